@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from typing import Any
 
 import pytest
+from axe_playwright_python.base import AXE_SCRIPT
 from django.conf import settings
 from django.contrib.auth.hashers import PBKDF2PasswordHasher
 from django.core.cache import cache
@@ -123,6 +124,18 @@ def open_keys(new_page: Callable[..., Page]) -> Callable[..., Page]:
         return page
 
     return open_keys
+
+
+@pytest.fixture
+def looked_at(new_page: Callable[..., Page]) -> Callable[..., Page]:
+    """Open a page as `new_page`, with axe in it and without what moves."""
+
+    def looked_at(user: User | None = None) -> Page:
+        page = new_page(user, reduced_motion="reduce")
+        page.add_init_script(AXE_SCRIPT)
+        return page
+
+    return looked_at
 
 
 @pytest.fixture

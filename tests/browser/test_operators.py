@@ -3,15 +3,15 @@
 from collections.abc import Callable, Iterator
 
 import pytest
-from playwright.sync_api import Page, ViewportSize, expect
+from playwright.sync_api import Page, expect
 
 from keyportal.catalog.aliases import Alias
 from keyportal.catalog.models import Route, ServedModel, Upstream
 from keyportal.teams.models import Team, User
 from keyportal.teams.openid.stored import StoredProvider
-from tests.browser.test_screens import assert_axe_finds_nothing, sticks_out
 from tests.support import identity_provider
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET
+from tests.support.looks import assert_page_fits_and_axe_finds_nothing
 from tests.support.model_list_server import ModelListServer, running
 
 pytestmark = pytest.mark.browser
@@ -67,16 +67,11 @@ def pages(model_list: ModelListServer, team: Team, person: User) -> list[str]:
 
 
 def test_pages_are_accessible_and_fit(
-    new_page: Open, olga: User, team: Team, alice: User, model_list: ModelListServer
+    looked_at: Open, olga: User, team: Team, alice: User, model_list: ModelListServer
 ) -> None:
-    paths = pages(model_list, team, alice)
-    wide = new_page(olga, bypass_csp=True, reduced_motion="reduce")
-    narrow = new_page(olga, viewport=ViewportSize(width=390, height=844))
-    for path in paths:
-        for page in (wide, narrow):
-            page.goto(f"/operators/{path}")
-            assert not sticks_out(page), path
-        assert_axe_finds_nothing(wide)
+    page = looked_at(olga)
+    for path in pages(model_list, team, alice):
+        assert_page_fits_and_axe_finds_nothing(page, f"/operators/{path}")
 
 
 def test_server_is_added_tested_and_served_without_javascript(

@@ -10,13 +10,13 @@ from keyportal.keys.models import ApiKey
 from keyportal.people.links import url_for
 from keyportal.people.models import Invitation
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.browser.test_screens import (
+from tests.conftest import PASSWORD
+from tests.support.looks import (
     SIZES,
     assert_axe_finds_nothing,
     assert_dialog_fits,
-    sticks_out,
+    assert_page_fits_and_axe_finds_nothing,
 )
-from tests.conftest import PASSWORD
 from tests.support.pages import button, expect_copied, row
 from tests.support.server import Server
 
@@ -101,7 +101,7 @@ def test_member_leaves_and_the_next_request_is_refused_on_every_worker(
 
 
 def test_pages_fit_and_axe_finds_nothing(
-    new_page: Open, alice: User, bob: User, team: Team, issue: Callable[..., tuple[ApiKey, str]]
+    looked_at: Open, alice: User, bob: User, team: Team, issue: Callable[..., tuple[ApiKey, str]]
 ) -> None:
     for number in range(3):
         issue(bob, f"key-{number}-{'x' * 40}")
@@ -112,23 +112,17 @@ def test_pages_fit_and_axe_finds_nothing(
         invited_by=alice,
         note="Hi " * 90,
     )
-    options = {"bypass_csp": True, "reduced_motion": "reduce"}  # For axe.
-    page = new_page(alice, **options)
-    page.goto(MEMBERS)
-    assert_axe_finds_nothing(page)
+    page = looked_at(alice)
+    assert_page_fits_and_axe_finds_nothing(page, MEMBERS)
     for size in SIZES:
         page.set_viewport_size(size)
-        assert not sticks_out(page)
         for name, title in (("Remove", "Remove bob"), ("Change role", "Change role")):
             button(row(page, "bob"), name).click()
             assert_dialog_fits(page, title)
             if size == SIZES[-1]:  # Axe looks at it in both.
-                assert_axe_finds_nothing(page)
+                assert_axe_finds_nothing(page, "dialog")
+                page.set_viewport_size(size)
             page.keyboard.press("Escape")
-    strangers = new_page(**options)
+    strangers = looked_at()
     link = url_for(invitation, is_mailed=False)
-    strangers.goto(link[link.index("/invitations/") :])
-    for size in SIZES:
-        strangers.set_viewport_size(size)
-        assert not sticks_out(strangers)
-    assert_axe_finds_nothing(strangers)
+    assert_page_fits_and_axe_finds_nothing(strangers, link[link.index("/invitations/") :])

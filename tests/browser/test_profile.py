@@ -6,7 +6,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from keyportal.teams.models import Membership, User
-from tests.browser.test_screens import SIZES, assert_axe_finds_nothing
+from tests.support.looks import assert_page_fits_and_axe_finds_nothing
 from tests.support.pages import button
 
 pytestmark = pytest.mark.browser
@@ -45,8 +45,8 @@ def test_the_button_replaces_the_theme_in_this_browser(
     expect(button(page, "Theme: dark")).to_be_visible()
 
 
-def test_pages_fit_and_axe_finds_nothing(new_page: Callable[..., Page], alice: User) -> None:
-    page = new_page(alice, bypass_csp=True, reduced_motion="reduce")  # For axe.
+def test_pages_fit_and_axe_finds_nothing(looked_at: Callable[..., Page], alice: User) -> None:
+    page = looked_at(alice)
     for path in (
         "/profile/",
         "/profile/email/",
@@ -57,9 +57,4 @@ def test_pages_fit_and_axe_finds_nothing(new_page: Callable[..., Page], alice: U
         "/profile/sign-in/passkeys/add/",
         "/accounts/reauthenticate/",
     ):
-        page.goto(path)
-        assert_axe_finds_nothing(page)
-        for size in SIZES:
-            page.set_viewport_size(size)
-            width = page.evaluate("document.documentElement.scrollWidth")
-            assert width <= size["width"], (path, size)
+        assert_page_fits_and_axe_finds_nothing(page, path)

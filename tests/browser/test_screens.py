@@ -1,14 +1,12 @@
 """Every page and dialog, wide and narrow: nothing sticks out, and axe finds nothing."""
 
 import json
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from datetime import timedelta
-from typing import Any
 
 import pytest
-from axe_playwright_python.base import AXE_SCRIPT
 from django.utils import timezone
-from playwright.sync_api import Locator, Page, ViewportSize, expect
+from playwright.sync_api import Page, expect
 
 from keyportal.audit.models import Tombstone
 from keyportal.catalog.models import ServedModel
@@ -22,6 +20,15 @@ from keyportal.teams.policy import Policy
 from keyportal.usage.models import Call, RunningCalls, UsageDay, UsageHour
 from keyportal.usage.reports.periods import Step
 from tests.browser.conftest import KEYS
+from tests.support.looks import (
+    SIZES,
+    assert_axe_finds_nothing,
+    assert_dialog_fits,
+    assert_page_fits_and_axe_finds_nothing,
+    clipped,
+    sizes_of,
+    sticks_out,
+)
 from tests.support.pages import button, create, dialog, row
 
 pytestmark = pytest.mark.browser
@@ -64,7 +71,6 @@ FOR_STRANGERS = [
     "/leaks/report",
     "/.well-known/api-key-format",
 ]
-SIZES = (ViewportSize(width=1280, height=900), ViewportSize(width=390, height=844))
 LONGEST = "x" * 64
 RECEIPT = f"{KEYS}AbCd1234/receipt/"
 Open = Callable[..., Page]
@@ -189,54 +195,21 @@ def be_strict(team: Team) -> None:
     )
 
 
-def sticks_out(page: Page) -> bool:
-    return bool(page.evaluate("document.documentElement.scrollWidth > innerWidth"))
-
-
-def assert_dialog_fits(page: Page, name: str) -> None:
-    found = dialog(page, name)
-    expect(found).to_be_in_viewport(ratio=1)
-    assert not found.evaluate("found => found.scrollWidth > found.clientWidth")
-    assert not sticks_out(page)
-
-
-def sizes_of(page: Page, path: str) -> Iterator[ViewportSize]:
-    """Open this page in a narrow window, and then make the window wide: charts, which are drawn
-    again a moment later, do not stick out meanwhile."""
-    for size in reversed(SIZES):
-        page.set_viewport_size(size)
-        if size == SIZES[-1]:
-            page.goto(path)
-        yield size
-
-
-def test_the_longest_names_fit_on_every_page_and_in_every_dialog(
-    open_keys: Open, alice: User, issue: Issue, model: ServedModel, history: None
+def test_the_longest_names_fit_in_the_list_and_its_dialogs(
+    open_keys: Open, alice: User, issue: Issue
 ) -> None:
-    """Of a key, a person and a team."""
+    """Of a key, a person and a team; also when the key leaked."""
     User.objects.filter(pk=alice.pk).update(username="v" * 120)
     key, _ = issue(alice, LONGEST)
     Team.objects.filter(pk=key.team_id).update(name="W" * 100)
     page = open_keys(alice)
     for size in sizes_of(page, KEYS):
         _assert_list_and_dialogs_fit(page, f"{size['width']:y<64}")
-    be_strict(key.team)
-    for path in (
-        KEYS,
-        *PAGES,
-        f"{KEYS}bulk/delete/?keys={key.public_id}",
-        f"{KEYS}{key.public_id}/delete/",
-        f"{KEYS}{key.public_id}/limits/",
-        RECEIPT,
-    ):
-        for size in sizes_of(page, path):
-            assert not sticks_out(page), (path, size)
-            assert all(map(is_unclipped, page.locator(".card.alone").all())), (path, size)
     ApiKey.objects.filter(pk=key.pk).update(reported_at=key.created_at)
     for _ in sizes_of(page, KEYS):
         expect(button(page, "Rotate it now")).to_be_in_viewport(ratio=1)
         assert not sticks_out(page)
-        assert all(map(is_unclipped, page.locator(".leaked").all()))
+        assert clipped(page, ".leaked") == []
 
 
 def _assert_list_and_dialogs_fit(page: Page, new_name: str) -> None:
@@ -249,7 +222,8 @@ def _assert_list_and_dialogs_fit(page: Page, new_name: str) -> None:
     expect(button(dialog(page), "Delete")).to_be_in_viewport(ratio=1)
     page.keyboard.press("Escape")
     button(row(page, LONGEST), "Limits").click()
-    assert not dialog(page, "Limits").evaluate("found => found.scrollWidth > found.clientWidth")
+    dialog(page, "Limits")
+    assert clipped(page, "dialog") == []
     page.keyboard.press("Escape")
     create(page, new_name)
     assert_dialog_fits(page, "API key created")
@@ -275,28 +249,24 @@ def test_the_longest_team_and_user_names_fit_beside_everything_else(
             expect(button(page, name)).to_be_in_viewport(ratio=1)
         expect(page.locator(".brand img")).to_be_in_viewport(ratio=1)
         expect(page.locator(".menu.right summary")).to_be_in_viewport(ratio=1)
-        assert is_unclipped(page.locator(".scroll"))
+        assert clipped(page, ".scroll") == []
         page.locator("summary", has_text="WWW").click()
         expect(page.get_by_role("navigation", name="Teams")).to_be_in_viewport(ratio=1)
         page.locator("summary", has_text="WWW").click()
     for _ in sizes_of(page, f"{TEAM}/audit/"):
         assert not sticks_out(page)
         assert page.locator("tbody tr").first.evaluate("row => row.offsetHeight") < 400
-        assert is_unclipped(page.locator(".scroll"))
+        assert clipped(page, ".scroll") == []
 
 
 def test_the_longest_of_everything_fits_on_the_page_of_a_key(
     new_page: Open, alice: User, ada: User, model: ServedModel, full_key: ApiKey
 ) -> None:
     page = new_page(alice)
-    for path in OF_A_KEY:
-        for size in sizes_of(page, f"{KEYS}{full_key.public_id}/{path}"):
-            assert not sticks_out(page), (path, size)
     for _ in sizes_of(page, f"{KEYS}{full_key.public_id}/"):
         for name in ("Edit", "Rotate", "Enable anyway", "Delete"):
             expect(button(page, name)).to_be_in_viewport(ratio=1)
-        for card in page.locator("#key .card:not(.list)").all():
-            assert is_unclipped(card)
+        assert clipped(page, "#key .card:not(.list)") == []
         for opener, name in (
             ("Change the permissions", "Permissions"),
             ("Rotate", "Rotate API key"),
@@ -304,57 +274,18 @@ def test_the_longest_of_everything_fits_on_the_page_of_a_key(
             ("Delete", "Delete API key"),
         ):
             button(page, opener).click()
-            assert is_unclipped(dialog(page, name))
+            dialog(page, name)
+            assert clipped(page, "dialog") == []
             page.keyboard.press("Escape")
-
-
-def is_unclipped(found: Locator) -> bool:
-    return bool(found.evaluate("found => found.scrollWidth <= found.clientWidth"))
-
-
-# What the size of the window or the theme can change.
-OF_THE_SIZE = ["color-contrast", "scrollable-region-focusable", "target-size"]
-
-
-def assert_axe_finds_nothing(page: Page) -> None:
-    """By all of axe's rules in a wide window in the light theme; by those that a size or a theme
-    can break in a narrow window in the dark one."""
-    if not page.evaluate("'axe' in window"):
-        page.evaluate(AXE_SCRIPT)
-    wide, narrow = SIZES
-    page.set_viewport_size(wide)
-    page.emulate_media(color_scheme="light")
-    assert violations(page) == []
-    page.set_viewport_size(narrow)
-    page.emulate_media(color_scheme="dark")
-    assert violations(page, runOnly=OF_THE_SIZE) == []
-
-
-def violations(page: Page, **options: object) -> list[str]:
-    # No rule that is on reads the style sheets, which axe would fetch before it begins.
-    options |= {"resultTypes": ["violations"], "preload": False}
-    run = "options => axe.run(options).then(found => found.violations)"
-    found: list[dict[str, Any]] = page.evaluate(run, options)
-    return [
-        f"{page.url} at {page.viewport_size}: {violation['id']}: {node['html']}"
-        for violation in found
-        for node in violation["nodes"]
-    ]
-
-
-@pytest.fixture
-def looked_at(new_page: Open) -> Open:
-    """Pages for axe, which styles its probes inline: our CSP would refuse that."""
-    return lambda user=None: new_page(user, bypass_csp=True, reduced_motion="reduce")
 
 
 def test_pages_of_strangers_fit_and_axe_finds_nothing(looked_at: Open) -> None:
     page = looked_at()
     for path in FOR_STRANGERS:
-        _assert_fits_and_axe_finds_nothing(page, path)
+        assert_page_fits_and_axe_finds_nothing(page, path)
 
 
-def test_axe_finds_nothing_on_the_pages_of_a_team(
+def test_pages_of_a_team_fit_and_axe_finds_nothing(
     looked_at: Open,
     alice: User,
     other_team: Team,
@@ -362,17 +293,24 @@ def test_axe_finds_nothing_on_the_pages_of_a_team(
     model: ServedModel,
     history: None,
 ) -> None:
-    Team.objects.filter(slug="u-8105f7322477").update(limits=Limits(tokens_per_day=5))
-    key, _ = issue(alice, "nightly", limits=Limits(requests_per_day=2))
+    """With the longest names of a key, a person and a team."""
+    User.objects.filter(pk=alice.pk).update(username="v" * 120)
+    key, _ = issue(alice, LONGEST, limits=Limits(requests_per_day=2))
+    Team.objects.filter(pk=key.team_id).update(name="W" * 100, limits=Limits(tokens_per_day=5))
     Membership.objects.create(team=other_team, user=alice, role=Role.VIEWER)
     be_strict(key.team)
-    of_a_viewer, delete = "/teams/u-0000000000cc/keys/", f"{KEYS}{key.public_id}/delete/"
     page = looked_at(alice)
-    limits = f"{KEYS}{key.public_id}/limits/"
-    chosen = f"{KEYS}bulk/disable/?keys={key.public_id}"
-    for path in (*PAGES, of_a_viewer, delete, limits, chosen, RECEIPT):
-        page.goto(path)
-        assert_axe_finds_nothing(page)
+    for path in (
+        KEYS,
+        *PAGES,
+        "/teams/u-0000000000cc/keys/",  # As a viewer.
+        f"{KEYS}{key.public_id}/delete/",
+        f"{KEYS}{key.public_id}/limits/",
+        f"{KEYS}bulk/delete/?keys={key.public_id}",
+        f"{KEYS}bulk/disable/?keys={key.public_id}",
+        RECEIPT,
+    ):
+        assert_page_fits_and_axe_finds_nothing(page, path)
 
 
 def test_the_pages_of_a_call_and_of_a_program_that_asks_fit_and_axe_finds_nothing(
@@ -386,7 +324,7 @@ def test_the_pages_of_a_call_and_of_a_program_that_asks_fit_and_axe_finds_nothin
     call.save(update_fields=["error_code", "error_message", "attempts"])
     codes = device_flow.begin("n" * 40, "2001:db8:1111:2222:3333:4444:5555:6666")
     page = looked_at(alice)
-    _assert_fits_and_axe_finds_nothing(page, f"{TEAM}/calls/{call.pk}/")
+    assert_page_fits_and_axe_finds_nothing(page, f"{TEAM}/calls/{call.pk}/")
     page.goto(f"/device/?code={codes.user_code}")
     button(page, "Continue").click()
     expect(button(page, "Let it in")).to_be_visible()
@@ -396,26 +334,21 @@ def test_the_pages_of_a_call_and_of_a_program_that_asks_fit_and_axe_finds_nothin
     assert_axe_finds_nothing(page)
 
 
-def _assert_fits_and_axe_finds_nothing(page: Page, path: str) -> None:
-    for size in sizes_of(page, path):
-        assert not sticks_out(page), (page.url, size)
-    assert_axe_finds_nothing(page)
-
-
-def test_axe_finds_nothing_on_the_page_of_a_key(
+def test_pages_of_a_key_fit_and_axe_finds_nothing(
     looked_at: Open, alice: User, ada: User, model: ServedModel, full_key: ApiKey
 ) -> None:
     page = looked_at(alice)
     for path in OF_A_KEY:
-        page.goto(f"{KEYS}{full_key.public_id}/{path}")
-        for summary in page.locator(".chart summary").all():
-            summary.click()
-        assert_axe_finds_nothing(page)
+        assert_page_fits_and_axe_finds_nothing(page, f"{KEYS}{full_key.public_id}/{path}")
+    page.goto(f"{KEYS}{full_key.public_id}/")
+    for summary in page.locator(".chart summary").all():
+        summary.click()
+    assert_axe_finds_nothing(page, ".chart")
     page.goto(f"{KEYS}{full_key.public_id}/permissions/")
     page.get_by_label("Allowed networks").fill("nowhere")
     button(page, "Save").click()
     expect(page.locator("#id_networks_error")).to_be_visible()
-    assert_axe_finds_nothing(page)
+    assert_axe_finds_nothing(page, "main")
 
 
 def test_axe_finds_nothing_in_the_list_and_its_dialogs(
@@ -433,24 +366,24 @@ def test_axe_finds_nothing_in_the_list_and_its_dialogs(
     page.get_by_label("Select nightly").check()
     button(page, "Disable selected").click()
     dialog(page, "Disable 1 API key")
-    assert_axe_finds_nothing(page)
+    assert_axe_finds_nothing(page, "dialog")
     page.keyboard.press("Escape")
     button(row(page, "nightly"), "Delete").click()
     dialog(page, "Delete API key")
-    assert_axe_finds_nothing(page)
+    assert_axe_finds_nothing(page, "dialog")
     page.keyboard.press("Escape")
     button(row(page, "nightly"), "Limits").click()
     dialog(page, "Limits").get_by_label("Tokens per day").fill("-1")
     button(dialog(page), "Save").click()
     expect(dialog(page).get_by_role("alert")).to_be_visible()
-    assert_axe_finds_nothing(page)
+    assert_axe_finds_nothing(page, "dialog")
     page.keyboard.press("Escape")
     button(page, "Create").click()
     dialog(page, "Create API key").get_by_text("More options", exact=True).click()
     button(dialog(page), "OK").click()
     expect(dialog(page).get_by_role("alert")).to_be_visible()
-    assert_axe_finds_nothing(page)
+    assert_axe_finds_nothing(page, "dialog")
     page.keyboard.press("Escape")
     create(page, "test-key")
     dialog(page, "API key created")
-    assert_axe_finds_nothing(page)
+    assert_axe_finds_nothing(page, "dialog")
