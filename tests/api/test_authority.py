@@ -34,6 +34,8 @@ from tests.support.concurrency import run_concurrently
 from tests.support.forms import form_data
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
+# The change is committed before the transaction begins, on both databases.
+before_the_lock = pytest.mark.any_database
 Issue = Callable[..., tuple[ApiKey, str]]
 Change = Callable[[], object]
 AtLock = Callable[[Change], None]
@@ -136,6 +138,7 @@ def restore(user: User, team: Team) -> None:
 EACH_LOCK = {"keys/{key}/rotate/", "keys/bulk/disable/", "limits/", "management-keys/create/"}
 
 
+@before_the_lock
 @pytest.mark.parametrize("loss", LOSSES)
 def test_admin_who_loses_the_right_while_waiting_changes_nothing(
     client: Client, ada: User, team: Team, parts: dict[str, object], at_lock: AtLock, loss: str
@@ -159,6 +162,7 @@ def test_admin_who_loses_the_right_while_waiting_changes_nothing(
     assert not AuditEvent.objects.filter(actor="ada").exclude(action__in=others).exists()
 
 
+@before_the_lock
 def test_former_owner_changes_nothing(
     client: Client,
     alice: User,
@@ -218,6 +222,7 @@ EACH_API_LOCK = {"rotate", "hand over", "create"}
 WITHIN_BOUNDS = {"end the old secret", "disable", "delete"}
 
 
+@before_the_lock
 @pytest.mark.parametrize("loss", API_LOSSES)
 def test_program_that_loses_the_right_while_waiting_changes_nothing(
     ada: User,
@@ -274,6 +279,7 @@ def test_request_that_waits_for_the_lock_is_judged_after_it(
     assert AuditEvent.objects.for_key(key.public_id).count() == 1  # Its creation.
 
 
+@before_the_lock
 def test_operator_who_loses_the_permission_deletes_nothing(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     root = User.objects.create_superuser("root", "root@example.com")
