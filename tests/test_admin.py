@@ -1,5 +1,6 @@
 """Django's admin for operators: access, forms, audit, and no secrets on any page."""
 
+import re
 from collections.abc import Callable, Iterator
 from datetime import timedelta
 from typing import Any
@@ -27,6 +28,7 @@ from keyportal.leaks.reports import ReportContents, ReportedKey
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
+from tests.support.cases import case
 from tests.support.forms import form_data
 
 pytestmark = pytest.mark.any_database
@@ -122,35 +124,30 @@ def test_no_page_shows_a_secret(
     assert key.masked in operator.get("/admin/keys/apikey/").content.decode()
 
 
-@pytest.mark.parametrize(
-    ("kind", "offered"),
-    [
-        ("teams/user", True),
-        ("teams/team", True),
-        ("teams/membership", True),
-        ("catalog/upstream", True),
-        ("catalog/servedmodel", True),
-        ("catalog/route", True),
-        ("keys/apikey", False),
-        ("api/managementkey", False),
-        ("audit/auditevent", False),
-        ("audit/tombstone", False),
-    ],
-)
-def test_which_models_can_be_added(operator: Client, kind: str, offered: bool) -> None:
-    assert operator.get(f"/admin/{kind}/add/").status_code == (200 if offered else 403)
-    assert (f"/admin/{kind}/add/" in operator.get("/admin/").content.decode()) is offered
+ADDED = {
+    *("teams/user", "teams/team", "teams/membership"),
+    *("catalog/upstream", "catalog/servedmodel", "catalog/route"),
+}
+NOT_ADDED = {"keys/apikey", "api/managementkey", "audit/auditevent", "audit/tombstone"}
 
 
-@pytest.mark.parametrize("model", [model for model, _ in REGISTERED], ids=str)
-def test_staff_without_permissions_sees_nothing(
-    client: Client, bob: User, model: type[Model]
-) -> None:
+def test_which_models_can_be_added(operator: Client) -> None:
+    """`test_no_page_shows_a_secret` opens the forms."""
+    index = operator.get("/admin/").content.decode()
+    ours = {kind for kind in re.findall("/admin/([a-z/]+)/add/", index) if kind[:4] != "auth"}
+    assert ours == ADDED
+    for kind in NOT_ADDED:
+        assert operator.get(f"/admin/{kind}/add/").status_code == 403
+
+
+def test_staff_without_permissions_sees_nothing(client: Client, bob: User) -> None:
     User.objects.filter(pk=bob.pk).update(is_staff=True)
     client.force_login(bob)
-    meta = model._meta
-    assert client.get(f"/admin/{meta.app_label}/{meta.model_name}/").status_code == 403
-    assert client.get(f"/admin/{meta.app_label}/{meta.model_name}/add/").status_code == 403
+    for model, _ in REGISTERED:
+        page = f"/admin/{model._meta.app_label}/{model._meta.model_name}/"
+        with case(page):
+            assert client.get(page).status_code == 403
+            assert client.get(f"{page}add/").status_code == 403
 
 
 def test_staff_with_the_view_permission_can_only_view(
@@ -265,25 +262,22 @@ def test_saving_a_key_unchanged_is_no_event(operator: Client, bob: User, issue: 
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
 
 
-@pytest.mark.parametrize(
-    ("field", "value", "message"),
-    [
-        ("name", "taken", "already exists"),
-        ("name", "", "required"),
-        ("name", "a\u202eb", "printable"),
-        ("owner", "charlie", "valid choice"),
-        ("allowed_models", "public/unknown", "valid choice"),
-    ],
-)
 def test_an_invalid_change_of_a_key_is_refused(
-    operator: Client, bob: User, charlie: User, issue: Issue, field: str, value: str, message: str
+    operator: Client, bob: User, charlie: User, issue: Issue
 ) -> None:
     issue(bob, "taken")
     key, _ = issue(bob)
-    changed = {field: charlie.pk if value == "charlie" else value}
-    answer = operator.post(change_url(key), key_form(key, **changed))
-    assert answer.status_code == 200
-    assert message in answer.content.decode()
+    for field, value, message in (
+        ("name", "taken", "already exists"),
+        ("name", "a\u202eb", "printable"),
+        ("owner", charlie.pk, "valid choice"),
+        ("allowed_models", "public/unknown", "valid choice"),
+        ("limits_tokens_per_day", "0", "Tokens per day: "),
+    ):
+        with case(field, value):
+            answer = operator.post(change_url(key), key_form(key, **{field: value}))
+            assert answer.status_code == 200
+            assert message in answer.content.decode()
     assert not AuditEvent.objects.filter(action=Action.KEY_CHANGED).exists()
 
 
@@ -323,20 +317,15 @@ def test_deleting_many_keys_revokes_each(
     assert AuditEvent.objects.for_team(team).filter(action=Action.KEY_DELETED).count() == 2
 
 
-@pytest.mark.parametrize("keeper", ["team", "bob"])
 def test_a_team_or_user_with_keys_cannot_be_deleted(
-    operator: Client,
-    bob: User,
-    team: Team,
-    issue: Issue,
-    request: pytest.FixtureRequest,
-    keeper: str,
+    operator: Client, bob: User, team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob)
-    url = change_url(request.getfixturevalue(keeper), "delete")
-    assert str(key) in operator.get(url).content.decode()
-    operator.post(url, {"post": "yes"})
-    assert ApiKey.objects.get() == key
+    for keeper in (team, bob):
+        url = change_url(keeper, "delete")
+        assert str(key) in operator.get(url).content.decode()
+        operator.post(url, {"post": "yes"})
+        assert ApiKey.objects.get() == key
 
 
 LIMITS = (
@@ -375,17 +364,6 @@ def test_a_form_without_limits_keeps_them(operator: Client, bob: User, issue: Is
     assert operator.post(change_url(key), key_form(key, name="ci")).status_code == 302
     key.refresh_from_db()
     assert (key.name, key.limits) == ("ci", Limits(tokens_per_day=5))
-
-
-@pytest.mark.parametrize("typed", ["0", "-1", "many", "1.5", str(10**15 + 1)])
-def test_an_invalid_limit_is_named_in_the_error(
-    operator: Client, bob: User, issue: Issue, typed: str
-) -> None:
-    key, _ = issue(bob)
-    form = key_form(key, **limits_form("limits", tokens_per_day=typed))
-    answer = operator.post(change_url(key), form)
-    assert answer.status_code == 200
-    assert "Tokens per day: " in answer.content.decode()
 
 
 # A stale page: the row was changed after the page was opened.
@@ -553,13 +531,11 @@ def save_upstream(operator: Client, upstream: Upstream, **changed: str) -> Upstr
     return Upstream.objects.get(pk=upstream.pk)
 
 
-def test_an_empty_credential_keeps_the_old_one(operator: Client, upstream: Upstream) -> None:
+def test_a_credential_is_kept_replaced_or_forgotten(operator: Client, upstream: Upstream) -> None:
     saved = save_upstream(operator, upstream, read_timeout="60", credential="")
     assert (saved.read_timeout, saved.credential) == (60, CREDENTIAL)
-
-
-def test_a_new_credential_replaces_the_old_one(operator: Client, upstream: Upstream) -> None:
     assert save_upstream(operator, upstream, credential="another").credential == "another"
+    assert save_upstream(operator, upstream, forget_credential="on").credential == ""
 
 
 def test_a_new_address_never_gets_the_old_credential(operator: Client, upstream: Upstream) -> None:
@@ -574,13 +550,8 @@ def test_a_new_address_never_gets_the_old_credential(operator: Client, upstream:
     assert save_upstream(operator, upstream).base_url == "loopback:"
 
 
-def test_a_credential_can_be_forgotten(operator: Client, upstream: Upstream) -> None:
-    assert save_upstream(operator, upstream, forget_credential="on").credential == ""
-
-
-@pytest.mark.parametrize(
-    "changed",
-    [
+def test_a_bad_upstream_is_refused(operator: Client, upstream: Upstream) -> None:
+    changes: list[dict[str, str]] = [
         {"credential": "new", "forget_credential": "on"},
         {"credential": "two\r\nlines"},
         {"base_url": "http://169.254.169.254/v1"},
@@ -589,17 +560,14 @@ def test_a_credential_can_be_forgotten(operator: Client, upstream: Upstream) -> 
         {"headers": "Content-Length: 0"},
         {"headers": "X-Org: ours", "forget_headers": "on"},
         {"headers": "Authorization: Basic YTpi"},  # The credential is sent in it.
-        {"first_byte_timeout": "0"},
         {"base_url": "https://127.0.0.1:9", "ca_file": "/nowhere/ca.pem", "credential": "new"},
-    ],
-)
-def test_a_bad_upstream_is_refused(
-    operator: Client, upstream: Upstream, changed: dict[str, str]
-) -> None:
-    answer = operator.post(change_url(upstream), upstream_form(**changed))
-    assert answer.status_code == 200
-    assert "errorlist" in answer.content.decode()
-    assert Upstream.objects.get().credential == CREDENTIAL
+    ]
+    for changed in changes:
+        with case(changed):
+            answer = operator.post(change_url(upstream), upstream_form(**changed))
+            assert answer.status_code == 200
+            assert "errorlist" in answer.content.decode()
+            assert Upstream.objects.get().credential == CREDENTIAL
 
 
 def test_headers_of_an_upstream_are_stored_encrypted_and_never_shown(
@@ -735,11 +703,10 @@ def test_audit_is_read_only(operator: Client, team: Team) -> None:
     assert AuditEvent.objects.filter(pk=row.pk).get().target == "ci"
 
 
-@pytest.mark.parametrize("kind", ["keys/apikey", "teams/team", "teams/membership", "catalog/route"])
 def test_lists_need_the_same_queries_at_any_length(
-    operator: Client, bob: User, model: ServedModel, issue: Issue, kind: str
+    operator: Client, bob: User, model: ServedModel, issue: Issue
 ) -> None:
-    def queries() -> int:
+    def queries(kind: str) -> int:
         with CaptureQueriesContext(connection) as seen:
             assert operator.get(f"/admin/{kind}/").status_code == 200
         return len(seen)
@@ -752,8 +719,9 @@ def test_lists_need_the_same_queries_at_any_length(
         served = ServedModel.objects.create(name=f"public/{number}", team=team)
         Route.objects.create(model=served, upstream=Upstream.objects.get(), upstream_model="m")
 
+    kinds = ("keys/apikey", "teams/team", "teams/membership", "catalog/route")
     fill(0)
-    few = queries()
-    for number in range(1, 10):
+    few = {kind: queries(kind) for kind in kinds}
+    for number in range(1, 4):
         fill(number)
-    assert queries() == few
+    assert {kind: queries(kind) for kind in kinds} == few

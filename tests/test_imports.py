@@ -77,7 +77,9 @@ def layer(module: str) -> int:
     return next(number for number, names in enumerate(LAYERS) if package in names)
 
 
-def test_nothing_imports_upward() -> None:
+def test_imports_go_one_way() -> None:
+    """One test, because each process that runs a test of imports parses all files for it."""
+
     def is_allowed(module: str, other: str) -> bool:
         is_own = other.split(".")[1] == module.split(".")[1]
         return is_own or other in LEAVES or layer(other) < layer(module)
@@ -87,24 +89,31 @@ def test_nothing_imports_upward() -> None:
     pairs = [(name, other) for name in lower for other in imported(MODULES[name])]
     assert [pair for pair in pairs if not is_allowed(*pair)] == []
 
-
-def test_there_is_no_import_circle() -> None:
-    graph = {name: {*imported(file)} - {name} for name, file in MODULES.items()}
     try:
-        TopologicalSorter(graph).prepare()
+        TopologicalSorter(
+            {name: {*imported(file)} - {name} for name, file in MODULES.items()}
+        ).prepare()
     except CycleError as error:
         pytest.fail(" -> ".join(error.args[1]))
 
+    of_leaves = [(leaf, other) for leaf in LEAVES for other in imported(MODULES[leaf])]
+    assert [(leaf, other) for leaf, other in of_leaves if other not in LEAVES] == []
 
-def test_a_leaf_imports_no_app() -> None:
-    assert [
-        (leaf, other) for leaf in LEAVES for other in imported(MODULES[leaf]) if other not in LEAVES
-    ] == []
+    client = "keyportal.gateway.http_client."
+    clients = [name for name in MODULES if name.startswith(client)]
+    assert len(clients) >= 3
+    of_client = [(name, other) for name in clients for other in imported(MODULES[name])]
+    assert [pair for pair in of_client if not pair[1].startswith(client)] == []
 
-
-def test_there_are_no_relative_imports() -> None:
     nodes = [node for file in MODULES.values() for node in imports_of(file)]
-    assert not [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
+    relative = [node for node in nodes if isinstance(node, ast.ImportFrom) and node.level]
+    assert not relative
+
+    # Private modules of allauth change without notice from one release to the next.
+    names = {name for file in MODULES.values() for name in imported_names(file)}
+    allauth = {name for name in names if name.startswith("allauth")}
+    assert any(name.startswith("allauth.core.ratelimit") for name in allauth)
+    assert not [name for name in allauth if ".internal" in name or "._" in name]
 
 
 def test_imports_of_every_kind_are_found() -> None:
@@ -140,19 +149,3 @@ def test_root_contains_only_entry_points() -> None:
 
 def test_no_module_has_a_vague_name() -> None:
     assert not VAGUE & {part for module in MODULES for part in module.split(".")}
-
-
-def test_no_private_module_of_allauth_is_imported() -> None:
-    """They change without notice from one release to the next."""
-    names = {name for file in MODULES.values() for name in imported_names(file)}
-    allauth = {name for name in names if name.startswith("allauth")}
-    assert any(name.startswith("allauth.core.ratelimit") for name in allauth)
-    assert not [name for name in allauth if ".internal" in name or "._" in name]
-
-
-def test_http_client_imports_nothing_else() -> None:
-    client = "keyportal.gateway.http_client."
-    files = {name: file for name, file in MODULES.items() if name.startswith(client)}
-    assert len(files) >= 3
-    for name, file in files.items():
-        assert [other for other in imported(file) if not other.startswith(client)] == [], name

@@ -9,6 +9,7 @@ import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import cache
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from threading import Thread
 from typing import Any
@@ -18,8 +19,12 @@ import jwt
 from cryptography.hazmat.primitives.asymmetric import rsa
 
 CLIENT_ID, CLIENT_SECRET = "keyportal", "s3cret:%&"
-KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
-OTHER_KEY = rsa.generate_private_key(public_exponent=65537, key_size=2048)
+
+
+@cache
+def private_key(key_id: str) -> rsa.RSAPrivateKey:
+    """Made by the first test that needs it, because it takes long. The provider lists the key 1."""
+    return rsa.generate_private_key(public_exponent=65537, key_size=2048)
 
 
 class ForgingProvider(ThreadingHTTPServer):
@@ -36,7 +41,7 @@ class ForgingProvider(ThreadingHTTPServer):
         self.claims: dict[str, Any] = {}
         self.user_info: dict[str, Any] = {}
         self.metadata: dict[str, Any] = {}
-        self.key: Any = KEY
+        self.key: Any = private_key("1")
         self.algorithm: str = "RS256"
         self.key_id: str | None = "1"
         self.bodies: dict[str, tuple[int, bytes]] = {}
@@ -81,7 +86,7 @@ class ForgingProvider(ThreadingHTTPServer):
                 "userinfo_endpoint": f"{self.issuer}/userinfo",
                 **self.metadata,
             },
-            "/jwks": {"keys": [_public(KEY, "1")]},
+            "/jwks": {"keys": [_public(private_key("1"), "1")]},
             "/userinfo": {"sub": "sub-1", **self.user_info},
         }
         document = documents.get(path)

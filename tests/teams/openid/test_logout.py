@@ -12,7 +12,7 @@ from django.test import Client
 from keyportal.teams.models import User
 from keyportal.teams.openid import logout
 from keyportal.teams.openid.logout import EVENT
-from tests.support.identity_provider import OTHER_KEY, ForgingProvider
+from tests.support.identity_provider import ForgingProvider, private_key
 from tests.teams.openid.conftest import is_signed_in
 from tests.teams.sign_in.test_factors import enter_code, set_up
 
@@ -166,7 +166,7 @@ def test_sign_out_while_the_second_factor_is_asked_for(
 
 def test_forged_signature_ends_nothing(browser: Client, forger: ForgingProvider) -> None:
     """Attack: anybody signs anybody out."""
-    forger.key = OTHER_KEY
+    forger.key = private_key("2")
     assert sign_out(forger).status_code == 400
     forger.key, forger.algorithm = "", "none"
     assert sign_out(forger).status_code == 400

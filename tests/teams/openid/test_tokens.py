@@ -8,19 +8,18 @@ from typing import Any
 import jwt
 import pytest
 from cryptography.hazmat.primitives import serialization
+from django.core.cache import cache
 from django.test import Client
 
 from keyportal.http import fetch
 from keyportal.teams.models import User
 from keyportal.teams.openid import requests
-from tests.support.identity_provider import KEY, OTHER_KEY, ForgingProvider
+from tests.support.cases import case
+from tests.support.identity_provider import ForgingProvider, private_key
 from tests.teams.openid.conftest import Begin, is_signed_in
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 SignIn = Callable[..., Any]
-PUBLIC_PEM = KEY.public_key().public_bytes(
-    serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo
-)
 
 
 def assert_refused(client: Client, answer: Any) -> None:
@@ -57,62 +56,57 @@ def test_secret_goes_as_the_provider_wants_it(
     assert ("client_secret" in form) == (methods == ["client_secret_post"])
 
 
-@pytest.mark.parametrize(
-    "claims",
-    [
-        {"nonce": "of-another-sign-in"},
-        {"nonce": None},
-        {"nonce": 7},
-        {"aud": "another-application"},
-        {"aud": None},
-        {"aud": ["another-application"]},
-        {"aud": ["another-application", "keyportal"]},
-        {"aud": ["another-application", "keyportal"], "azp": "another-application"},
-        {"azp": "another-application"},
-        {"iss": "https://accounts.example.com"},
-        {"iss": None},
-        {"exp": 1_600_000_000},
-        {"exp": None},
-        {"exp": "never"},
-        {"iat": 4_000_000_000, "exp": 4_000_000_100},
-        {"nbf": 4_000_000_000},
-        {"iat": None},
-        {"sub": None},
-        {"sub": ""},
-        {"sub": 1},
-        {"sub": "s" * 192},
-        {"sub": "line\nbreak"},
-        {"sub": "nul\0"},
-    ],
-)
+WRONG_CLAIMS: list[dict[str, Any]] = [
+    {"nonce": "of-another-sign-in"},
+    {"nonce": None},
+    {"nonce": 7},
+    {"aud": "another-application"},
+    {"aud": None},
+    {"aud": ["another-application"]},
+    {"aud": ["another-application", "keyportal"]},
+    {"aud": ["another-application", "keyportal"], "azp": "another-application"},
+    {"azp": "another-application"},
+    {"iss": "https://accounts.example.com"},
+    {"iss": None},
+    {"exp": 1_600_000_000},
+    {"exp": None},
+    {"exp": "never"},
+    {"iat": 4_000_000_000, "exp": 4_000_000_100},
+    {"nbf": 4_000_000_000},
+    {"iat": None},
+    {"sub": None},
+    {"sub": ""},
+    {"sub": 1},
+    {"sub": "s" * 192},
+    {"sub": "line\nbreak"},
+    {"sub": "nul\0"},
+]
+
+
 def test_wrong_claims_are_refused(
-    client: Client, forger: ForgingProvider, sign_in_there: SignIn, claims: dict[str, Any]
+    client: Client, forger: ForgingProvider, sign_in_there: SignIn
 ) -> None:
-    forger.claims = claims
-    assert_refused(client, sign_in_there())
+    for claims in WRONG_CLAIMS:
+        cache.clear()  # It has the count of sign-ins.
+        forger.claims = claims
+        with case(claims):
+            assert_refused(client, sign_in_there())
 
 
-@pytest.mark.parametrize(
-    ("key", "algorithm", "key_id"),
-    [
-        (OTHER_KEY, "RS256", "1"),  # Not the provider's key.
-        (OTHER_KEY, "RS256", "2"),  # A key that it does not list.
-        (OTHER_KEY, "RS256", None),
+def test_wrong_signatures_are_refused(
+    client: Client, forger: ForgingProvider, sign_in_there: SignIn
+) -> None:
+    key, other_key = private_key("1"), private_key("2")
+    for forger.key, forger.algorithm, forger.key_id in (
+        (other_key, "RS256", "1"),  # Not the provider's key.
+        (other_key, "RS256", "2"),  # A key that it does not list.
+        (other_key, "RS256", None),
         (None, "none", "1"),  # Not signed at all.
         ("keyportal-" * 4, "HS256", "1"),  # Signed with something that others know.
-        (KEY, "RS512", "1"),  # Another algorithm than the key is listed for.
-    ],
-)
-def test_wrong_signatures_are_refused(
-    client: Client,
-    forger: ForgingProvider,
-    sign_in_there: SignIn,
-    key: Any,
-    algorithm: str,
-    key_id: str | None,
-) -> None:
-    forger.key, forger.algorithm, forger.key_id = key, algorithm, key_id
-    assert_refused(client, sign_in_there())
+        (key, "RS512", "1"),  # Another algorithm than the key is listed for.
+    ):
+        with case(forger.algorithm, forger.key_id):
+            assert_refused(client, sign_in_there())
 
 
 def test_public_key_is_no_hmac_secret(
@@ -123,8 +117,13 @@ def test_public_key_is_no_hmac_secret(
     head, claims, _ = forger.token().split(".")
     header = json.dumps({"alg": "HS256", "kid": "1"}).encode()
     signed = f"{jwt.utils.base64url_encode(header).decode()}.{claims}"
+    pem = (
+        private_key("1")
+        .public_key()
+        .public_bytes(serialization.Encoding.PEM, serialization.PublicFormat.SubjectPublicKeyInfo)
+    )
     signature = jwt.algorithms.HMACAlgorithm(jwt.algorithms.HMACAlgorithm.SHA256).sign(
-        signed.encode(), PUBLIC_PEM
+        signed.encode(), pem
     )
     token = f"{signed}.{jwt.utils.base64url_encode(signature).decode()}"
     forger.bodies["/token"] = 200, json.dumps({"access_token": "x", "id_token": token}).encode()
@@ -178,59 +177,51 @@ def test_person_who_cancels_sees_the_sign_in_page(
     assert_refused(client, come_back(answer))
 
 
-@pytest.mark.parametrize("path", ["/.well-known/openid-configuration", "/token", "/jwks"])
-@pytest.mark.parametrize(
-    ("status", "body"),
-    [
-        (500, b"{}"),
-        (302, b"{}"),
-        (200, b""),
-        (200, b"<html>"),
-        (200, b"[]"),
-        (200, b"{}"),
-        (200, b"[" * 100_000),
-        (200, b'{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "1"}]}'),
-        (200, b'{"keys": {"1": 2}}'),
-        (200, b'{"access_token": [1], "id_token": {"a": 1}}'),
-        (200, b'{"access_token": "a", "id_token": "a.b.c"}'),
-        (200, b" " * (fetch.MAX_BYTES + 1)),
-    ],
-    ids=lambda value: str(value)[:30],
-)
+CONFIGURATION, TOKEN, KEYS = "/.well-known/openid-configuration", "/token", "/jwks"
+
+
 def test_wrong_answers_are_refused(
-    client: Client,
-    forger: ForgingProvider,
-    begin: Begin,
-    come_back: SignIn,
-    path: str,
-    status: int,
-    body: bytes,
+    client: Client, forger: ForgingProvider, begin: Begin, come_back: SignIn
 ) -> None:
-    answer = begin()
-    forger.bodies[path] = status, body
-    assert_refused(client, come_back(answer))
+    """All are read in one place, which judges what is no JSON object."""
+    for path, status, body in (
+        (TOKEN, 500, b"{}"),
+        (TOKEN, 302, b"{}"),
+        (TOKEN, 200, b""),
+        (TOKEN, 200, b"<html>"),
+        (TOKEN, 200, b"[" * 100_000),
+        (TOKEN, 200, b" " * (fetch.MAX_BYTES + 1)),
+        *((path, 500, b"{}") for path in (CONFIGURATION, KEYS)),
+        *((path, 200, b"[]") for path in (CONFIGURATION, TOKEN, KEYS)),
+        *((path, 200, b"{}") for path in (CONFIGURATION, TOKEN, KEYS)),
+        (KEYS, 200, b'{"keys": [{"kty": "oct", "k": "c2VjcmV0", "kid": "1"}]}'),
+        (KEYS, 200, b'{"keys": {"1": 2}}'),
+        (TOKEN, 200, b'{"access_token": [1], "id_token": {"a": 1}}'),
+        (TOKEN, 200, b'{"access_token": "a", "id_token": "a.b.c"}'),
+    ):
+        forger.reset()
+        cache.clear()
+        answer = begin()
+        forger.bodies[path] = status, body
+        with case(path, status, body[:30]):
+            assert_refused(client, come_back(answer))
 
 
-@pytest.mark.parametrize(
-    "metadata",
-    [
+def test_wrong_discovery_documents_are_refused(
+    client: Client, forger: ForgingProvider, caplog: pytest.LogCaptureFixture
+) -> None:
+    for forger.metadata in (
         {"issuer": "https://accounts.example.com"},
         {"token_endpoint": "http://169.254.169.254/latest/meta-data"},
         {"jwks_uri": "http://keys.example.com/"},
         {"userinfo_endpoint": "file:///etc/passwd"},
         {"authorization_endpoint": "javascript:alert(1)"},
         {"authorization_endpoint": 7},
-    ],
-)
-def test_wrong_discovery_documents_are_refused(
-    client: Client,
-    forger: ForgingProvider,
-    metadata: dict[str, Any],
-    caplog: pytest.LogCaptureFixture,
-) -> None:
-    forger.metadata = metadata
-    assert_refused(client, client.post("/accounts/oidc/corp/login/"))
-    assert "Sign-in with corp from 127.0.0.1 failed" in caplog.text
+    ):
+        caplog.clear()
+        with case(forger.metadata):
+            assert_refused(client, client.post("/accounts/oidc/corp/login/"))
+            assert "Sign-in with corp from 127.0.0.1 failed" in caplog.text
 
 
 def test_provider_elsewhere_names_no_address_on_this_machine(
