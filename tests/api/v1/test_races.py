@@ -7,7 +7,7 @@ them. `keys/test_change_races.py` tests the actions themselves; this tests whole
 import re
 from collections.abc import Callable, Iterable
 from functools import partial
-from itertools import combinations_with_replacement, product
+from itertools import product
 from typing import NamedTuple, cast
 
 import pytest
@@ -24,7 +24,7 @@ from tests.support.concurrency import run_concurrently
 
 pytestmark = pytest.mark.django_db(transaction=True)
 Issue = Callable[..., tuple[ApiKey, str]]
-ROUNDS = 3
+ROUNDS = 2
 KEY = re.compile(r"sk-kp-[0-9A-Za-z]{46}")
 DONE, REFUSED, GONE, OUT = "done", "refused", "gone", "out"
 OUTCOMES = {
@@ -110,11 +110,10 @@ def require_all_accounted_for(key: ApiKey, old: str, results: Iterable[Result]) 
     return {digests[one] for one in kept}
 
 
-@pytest.mark.parametrize("actors", [*combinations_with_replacement(ACTORS, 2)])
 def test_concurrent_rotations_leave_valid_secrets(
-    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue, actors: tuple[Actor, Actor]
+    new_api_client: NewApiClient, ada: User, bob: User, issue: Issue
 ) -> None:
-    one, two = (actor(user, new_api_client) for actor, user in zip(actors, (bob, ada), strict=True))
+    one, two = PortalUser(bob, new_api_client), ApiUser(ada, new_api_client)
     for number in range(ROUNDS):
         key, old = issue(bob, f"overlap {number}")
         results = run_together(partial(one.rotate, key, "1h"), partial(two.rotate, key, "1h"))
@@ -132,7 +131,7 @@ def test_concurrent_rotations_leave_valid_secrets(
         assert kept != old
 
 
-@pytest.mark.parametrize("actors", [*product(ACTORS, ACTORS)])
+@pytest.mark.parametrize("actors", [ACTORS, ACTORS[::-1]])
 def test_key_deleted_during_a_rotation_leaves_no_secret(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Issue, actors: tuple[Actor, Actor]
 ) -> None:
@@ -156,8 +155,15 @@ def leave(root: Client, user: User, team: Team) -> None:
     assert response.status_code == 302
 
 
-@pytest.mark.parametrize("actor", ACTORS)
-@pytest.mark.parametrize(("giver", "leaver"), [("ada", "bob"), ("bob", "bob"), ("ada", "alice")])
+@pytest.mark.parametrize(
+    ("actor", "giver", "leaver"),
+    [
+        (PortalUser, "ada", "bob"),
+        (ApiUser, "ada", "bob"),
+        (PortalUser, "bob", "bob"),
+        (ApiUser, "ada", "alice"),
+    ],
+)
 def test_key_handed_over_while_a_member_leaves_has_one_owner(
     new_api_client: NewApiClient,
     alice: User,
