@@ -1,4 +1,4 @@
-"""Fifty concurrent requests: limit, name and audit row are exact on either database."""
+"""Sixteen concurrent requests: limit, name and audit row are exact on either database."""
 
 from collections.abc import Callable
 from functools import partial
@@ -13,7 +13,7 @@ from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
 from tests.support import concurrency
 
-CROWD = 50
+CROWD = 16
 LIMIT = 7
 
 
@@ -27,7 +27,7 @@ def busy_team(transactional_db: None) -> tuple[Team, User]:
 
 
 def run_concurrently(act: Callable[[int], object]) -> list[object]:
-    """What `act(0)` to `act(49)` returned or raised."""
+    """What `act(0)` to `act(15)` returned or raised."""
     return concurrency.run_concurrently(*(partial(act, number) for number in range(CROWD)))
 
 

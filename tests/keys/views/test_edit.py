@@ -18,6 +18,7 @@ from keyportal.leaks import handling
 from keyportal.leaks.reports import ReportContents, ReportedKey
 from keyportal.teams.models import Membership, Team, User
 from keyportal.teams.policy import Policy
+from tests.support.cases import case
 from tests.support.forms import form_data
 
 pytestmark = pytest.mark.any_database
@@ -67,117 +68,101 @@ def audit_target(key: ApiKey, action: Action) -> str:
     return event.target
 
 
-# Each of them alike.
+# Each of them alike. `tests/test_isolation.py` requests them as outsiders and as viewers.
 
 
-@pytest.mark.parametrize("action", ACTIONS)
 def test_dialog_is_a_fragment_for_htmx_and_a_page_without(
-    sign_in: SignIn, ada: User, bob: User, issue: Issue, action: str
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(bob, "<script>nightly")
     client = sign_in(bob)
     before = state(key)
-    page, fragment = (
-        client.get(address(key, action)),
-        client.get(address(key, action), headers=HTMX),
-    )
-    assert page.content.lstrip().startswith(b"<!doctype html>")
-    assert fragment.content.lstrip().startswith(b"<article id=")
-    for response in (page, fragment):
-        assert response.status_code == 200
-        assert "HX-Request" in response["Vary"]
-        assert "&lt;script&gt;nightly" in response.content.decode()
-        assert "<script>nightly" not in response.content.decode()
-    assert f'hx-post="{address(key, action)}"' in fragment.content.decode()
-    assert f'hx-post="{address(key, action)}"' not in page.content.decode()
+    for action in ACTIONS:
+        path = address(key, action)
+        page, fragment = client.get(path), client.get(path, headers=HTMX)
+        with case(action):
+            assert page.content.lstrip().startswith(b"<!doctype html>")
+            assert fragment.content.lstrip().startswith(b"<article id=")
+            for response in (page, fragment):
+                assert response.status_code == 200
+                assert "HX-Request" in response["Vary"]
+                assert "&lt;script&gt;nightly" in response.content.decode()
+                assert "<script>nightly" not in response.content.decode()
+            assert f'hx-post="{path}"' in fragment.content.decode()
+            assert f'hx-post="{path}"' not in page.content.decode()
     assert state(key) == before
 
 
-@pytest.mark.parametrize("action", sorted(FORMS.keys() - {"rotate"}))
 def test_success_closes_the_dialog_or_redirects_to_the_key(
-    sign_in: SignIn, ada: User, bob: User, issue: Issue, action: str
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
     client = sign_in(bob)
-    first, _ = issue(bob, "<b>first")
-    fragment = client.post(address(first, action), form_of(action), headers=HTMX)
-    assert fragment.status_code == 204
-    events = json.loads(fragment["HX-Trigger"])
-    assert [*events] == ["keys-changed", "dialog-close", "show-message"]
-    assert events["show-message"]
-    second, _ = issue(bob, "<b>second")
-    page = client.post(address(second, action), form_of(action) | name_of(action), follow=True)
-    assert page.redirect_chain == [(f"{KEYS}{second.public_id}/", 302)]
-    assert 'class="message success" role="status"' in page.content.decode()
-    assert "<b>second" not in page.content.decode()
+    for action in sorted(FORMS.keys() - {"rotate"}):
+        first, _ = issue(bob, f"<b>first {action}")
+        fragment = client.post(address(first, action), form_of(action), headers=HTMX)
+        second, _ = issue(bob, f"<b>second {action}")
+        named = {"name": "<b>renamed"} if action == "edit" else {}
+        page = client.post(address(second, action), form_of(action) | named, follow=True)
+        with case(action):
+            assert fragment.status_code == 204
+            events = json.loads(fragment["HX-Trigger"])
+            assert [*events] == ["keys-changed", "dialog-close", "show-message"]
+            assert events["show-message"]
+            assert page.redirect_chain == [(f"{KEYS}{second.public_id}/", 302)]
+            assert 'class="message success" role="status"' in page.content.decode()
+            assert "<b>second" not in page.content.decode()
 
 
-def name_of(action: str) -> dict[str, object]:
-    return {"name": "<b>renamed"} if action == "edit" else {}
-
-
-@pytest.mark.parametrize("method", ["get", "post"])
-@pytest.mark.parametrize("action", ACTIONS)
 def test_member_cannot_change_keys_of_others(
-    sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue, action: str, method: str
+    sign_in: SignIn, alice: User, ada: User, bob: User, issue: Issue
 ) -> None:
     key, _ = issue(alice)
-    before = state(key)
-    response = getattr(sign_in(bob), method)(address(key, action), form_of(action))
-    assert response.status_code == 403
-    assert "belongs to someone else" in response.content.decode()
-    assert state(key) == before
+    client, before = sign_in(bob), state(key)
+    for action in ACTIONS:
+        path, form = address(key, action), form_of(action)
+        with case(action):
+            for response in (client.get(path), client.post(path, form)):
+                assert response.status_code == 403
+                assert "belongs to someone else" in response.content.decode()
+            assert state(key) == before
 
 
-@pytest.mark.parametrize("action", sorted(FORMS.keys() - {"disable"}))
 def test_viewer_is_refused_with_the_reason(
-    sign_in: SignIn, ada: User, vera: User, issue: Issue, action: str
+    sign_in: SignIn, ada: User, vera: User, issue: Issue
 ) -> None:
     key, _ = issue(ada)
-    ApiKey.objects.filter(pk=key.pk).update(owner=vera)
-    before = state(key)
-    response = sign_in(vera).post(address(key, action), form_of(action))
+    ApiKey.objects.update(owner=vera)
+    response = sign_in(vera).post(address(key, "enable"))
     assert response.status_code == 403
     assert "This needs the role Member" in response.content.decode()
-    assert state(key) == before
 
 
-@pytest.mark.parametrize("action", sorted(FORMS))
-def test_outsiders_get_404_under_either_team(
-    sign_in: SignIn, ada: User, bob: User, charlie: User, issue: Issue, action: str
-) -> None:
-    key, _ = issue(bob)
-    before = state(key)
-    client = sign_in(charlie)
-    for slug in ("u-8105f7322477", "u-0000000000cc"):
-        path = f"/teams/{slug}/keys/{key.public_id}/{action}/"
-        assert client.post(path, form_of(action)).status_code == 404
-    assert state(key) == before
-
-
-@pytest.mark.parametrize("action", sorted(FORMS))
-def test_deleted_key_shows_a_message(
-    sign_in: SignIn, ada: User, bob: User, issue: Issue, action: str
-) -> None:
+def test_deleted_key_shows_a_message(sign_in: SignIn, ada: User, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "nightly")
-    path = address(key, action)
-    form = form_of(action)
+    paths = {action: address(key, action) for action in ACTIONS}
     key.revoke(actor=bob)
-    response = sign_in(bob).post(path, form, headers=HTMX)
-    assert response.status_code == 404
-    assert response.content.lstrip().startswith(b'<article id="gone"')
-    assert f"{KEYS}{key.public_id}/receipt/" in response.content.decode()
+    client = sign_in(bob)
+    for action, path in paths.items():
+        response = client.post(path, form_of(action), headers=HTMX)
+        with case(action):
+            assert response.status_code == 404
+            assert response.content.lstrip().startswith(b'<article id="gone"')
+            assert f"{KEYS}{key.public_id}/receipt/" in response.content.decode()
 
 
-@pytest.mark.parametrize("action", sorted(FORMS))
 def test_admin_changes_the_key_of_another(
-    sign_in: SignIn, ada: User, bob: User, issue: Issue, action: str
+    sign_in: SignIn, ada: User, bob: User, issue: Issue
 ) -> None:
-    key, _ = issue(bob)
-    if action == "enable":
-        ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner")
-    before = state(key)
-    assert sign_in(ada).post(address(key, action), form_of(action)).status_code in {200, 302}
-    assert (state(key) != before) or action == "end-old"  # There is no old one.
+    client = sign_in(ada)
+    for action in ACTIONS:
+        key, _ = issue(bob, action)
+        if action == "enable":
+            ApiKey.objects.update(disabled_at=timezone.now(), disabled_by="owner")
+        before = state(key)
+        response = client.post(address(key, action), form_of(action))
+        with case(action):
+            assert response.status_code in {200, 302}
+            assert (state(key) != before) or action == "end-old"  # There is no old one.
 
 
 # What it may do.
@@ -236,9 +221,12 @@ def test_choosing_all_models_clears_the_list(sign_in: SignIn, bob: User, issue: 
     assert key.permissions == Permissions()
 
 
-@pytest.mark.parametrize(
-    ("typed", "message"),
-    [
+def test_invalid_permissions_are_errors_in_the_dialog(
+    sign_in: SignIn, bob: User, issue: Issue
+) -> None:
+    key, _ = issue(bob)
+    client, before = sign_in(bob), state(key)
+    for typed, message in (
         ({"patterns": ""}, "Choose a model or enter a pattern."),
         ({"patterns": "a*b*c*d*e"}, "has more than three stars."),
         ({"networks": "192.0.2.1/24"}, "did you mean 192.0.2.0/24?"),
@@ -246,19 +234,13 @@ def test_choosing_all_models_clears_the_list(sign_in: SignIn, bob: User, issue: 
         ({"models": ["foreign/model"]}, "is not one of the available choices"),
         ({"endpoints": "everything"}, "is not one of the available choices"),
         ({"scope": "nonsense"}, "is not one of the available choices"),
-    ],
-)
-def test_invalid_permissions_are_errors_in_the_dialog(
-    sign_in: SignIn, bob: User, issue: Issue, typed: dict[str, object], message: str
-) -> None:
-    key, _ = issue(bob)
-    before = state(key)
-    response = sign_in(bob).post(
-        address(key, "permissions"), FORMS["permissions"] | typed, headers=HTMX
-    )
-    assert response.status_code == 422
-    assert message in response.content.decode()
-    assert state(key) == before
+    ):
+        form = FORMS["permissions"] | typed
+        response = client.post(address(key, "permissions"), form, headers=HTMX)
+        with case(typed):
+            assert response.status_code == 422
+            assert message in response.content.decode()
+            assert state(key) == before
 
 
 def test_models_of_other_teams_are_not_offered(
@@ -309,34 +291,30 @@ def test_name_description_and_tags_are_changed_and_audited(
     assert "Tags: none → ci, Batch" in text
 
 
-@pytest.mark.parametrize("field", ["name", "description", "tags"])
-def test_key_string_in_a_text_field_is_refused(
-    sign_in: SignIn, bob: User, issue: Issue, field: str
-) -> None:
+def test_key_string_in_a_text_field_is_refused(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, plaintext = issue(bob)
-    form = FORMS["edit"] | {field: f"x {plaintext}"[:64] if field == "name" else plaintext}
-    response = sign_in(bob).post(address(key, "edit"), form, headers=HTMX)
-    assert response.status_code == 422
-    assert "Never put a key" in response.content.decode()
-    key.refresh_from_db()
-    assert (key.name, key.description, key.tags) == ("test-key", "", [])
+    client, before = sign_in(bob), state(key)
+    for action, typed in (
+        ("edit", {"name": f"x {plaintext}"[:64]}),
+        ("edit", {"description": plaintext}),
+        ("edit", {"tags": plaintext}),
+        ("permissions", {"patterns": plaintext}),
+        ("permissions", {"networks": plaintext}),
+    ):
+        response = client.post(address(key, action), FORMS[action] | typed, headers=HTMX)
+        with case(action, *typed):
+            assert response.status_code == 422
+            assert "Never put a key" in response.content.decode()
+            assert state(key) == before
 
 
-@pytest.mark.parametrize("field", ["patterns", "networks"])
-def test_key_string_in_permissions_is_refused(
-    sign_in: SignIn, bob: User, issue: Issue, field: str
+def test_invalid_edit_shows_an_error_and_changes_nothing(
+    sign_in: SignIn, bob: User, issue: Issue
 ) -> None:
-    key, plaintext = issue(bob)
-    form = FORMS["permissions"] | {field: plaintext}
-    response = sign_in(bob).post(address(key, "permissions"), form, headers=HTMX)
-    assert response.status_code == 422
-    assert "Never put a key" in response.content.decode()
-    assert ApiKey.objects.get().permissions == Permissions()
-
-
-@pytest.mark.parametrize(
-    ("typed", "message"),
-    [
+    issue(bob, "taken")
+    key, _ = issue(bob, "nightly")
+    client, before = sign_in(bob), state(key)
+    for typed, message in (
         ({"name": ""}, "Give the key a name."),
         ({"name": "taken"}, "A key with this name already exists in the team."),
         ({"name": "a\u202eb"}, "printable characters"),
@@ -345,18 +323,12 @@ def test_key_string_in_permissions_is_refused(
         ({"tags": "a\u200bb"}, "printable characters"),
         ({"tags": "x" * 33}, "longer than 32 characters"),
         ({"tags": " ".join("abcdefghijklmnopqrstu")}, "At most 20 tags."),
-    ],
-)
-def test_invalid_edit_shows_an_error_and_changes_nothing(
-    sign_in: SignIn, bob: User, issue: Issue, typed: dict[str, object], message: str
-) -> None:
-    issue(bob, "taken")
-    key, _ = issue(bob, "nightly")
-    before = state(key)
-    response = sign_in(bob).post(address(key, "edit"), FORMS["edit"] | typed, headers=HTMX)
-    assert response.status_code == 422
-    assert message in response.content.decode()
-    assert state(key) == before
+    ):
+        response = client.post(address(key, "edit"), FORMS["edit"] | typed, headers=HTMX)
+        with case(typed):
+            assert response.status_code == 422
+            assert message in response.content.decode()
+            assert state(key) == before
 
 
 def test_markup_in_name_description_and_tags_is_escaped(
