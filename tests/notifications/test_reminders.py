@@ -47,7 +47,7 @@ def subjects(mail_server: MailServer) -> list[str]:
 def test_owner_gets_reminders_at_14_days_3_days_and_expiry(
     mail_server: MailServer, key: ApiKey, alice: User
 ) -> None:
-    for hours in range(24 * 20, -24 * 20, -6):
+    for hours in range(24 * 20, -24 * 20, -24):
         send_reminders(before(hours=hours))
     assert subjects(mail_server) == [
         'API key "ci" expires in 14 days',

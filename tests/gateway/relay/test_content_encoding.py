@@ -36,12 +36,11 @@ def raw_deflate(data: bytes) -> bytes:
 
 CODINGS: list[tuple[bytes, Callable[[bytes], bytes]]] = [
     (b"gzip", gzip.compress),
-    (b"x-gzip", gzip.compress),
-    (b"GZip", gzip.compress),
     (b"deflate", zlib.compress),
     (b"deflate", raw_deflate),
     (b"zstd", zstd.compress),
 ]
+ALIASES = [(b"x-gzip", gzip.compress), (b"GZip", gzip.compress)]
 each_coding = pytest.mark.parametrize(("coding", "compress"), CODINGS)
 
 
@@ -55,8 +54,8 @@ def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-@each_coding
-@pytest.mark.parametrize("size", [1, 7, 65_536])
+@pytest.mark.parametrize(("coding", "compress"), CODINGS + ALIASES)
+@pytest.mark.parametrize("size", [1, 65_536])
 def test_body_is_decoded_in_any_chunks(
     coding: bytes, compress: Callable[[bytes], bytes], size: int
 ) -> None:
@@ -146,9 +145,9 @@ def test_size_limit_applies_to_the_decoded_body(
 def test_decompression_bomb_needs_no_more_memory_than_the_limit(
     settings: Settings, coding: bytes, compress: Callable[[bytes], bytes]
 ) -> None:
-    """Attack: some kilobytes become a gigabyte."""
+    """Attack: some kilobytes become megabytes, or a gigabyte."""
     settings.MAX_BODY_BYTES = MEBIBYTE
-    bomb = compress(b"x" * 64 * MEBIBYTE)
+    bomb = compress(b"x" * 8 * MEBIBYTE)
     assert len(bomb) < MEBIBYTE / 10
     tracemalloc.start()
     try:
@@ -172,12 +171,12 @@ def test_other_tasks_run_between_two_blocks() -> None:
 
         task = asyncio.create_task(other())
         headers = [(b"content-encoding", b"gzip")]
-        client = Client(gzip.compress(random.Random(7).randbytes(20 * BLOCK_BYTES)))
+        client = Client(gzip.compress(random.Random(7).randbytes(5 * BLOCK_BYTES)))
         await read_body(scope(method="POST", headers=headers), client.receive, unlimited, Turns())
         task.cancel()
         return turns
 
-    assert asyncio.run(turns_of_another_task()) >= 20
+    assert asyncio.run(turns_of_another_task()) >= 5
 
 
 def frame(window_log: int) -> bytes:

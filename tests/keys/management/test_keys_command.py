@@ -20,6 +20,7 @@ from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
+from tests.support.cases import case
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -168,9 +169,8 @@ def test_key_without_options_is_as_wide_as_the_policy(keys: Keys, bob: User) -> 
     assert ApiKey.objects.get().permissions == expected
 
 
-@pytest.mark.parametrize(
-    ("more", "why"),
-    [
+def test_create_prints_errors_in_one_line(keys: Keys, bob: User, vera: User, charlie: User) -> None:
+    for more, why in (
         (["--expires", "2020-01-01"], "is in the past"),
         (["--expires", "0d"], "is in the past"),
         (["--expires", "soon"], "not an ISO 8601 time"),
@@ -194,13 +194,10 @@ def test_key_without_options_is_as_wide_as_the_policy(keys: Keys, bob: User) -> 
         (["--owner", "nobody"], "no user named nobody"),
         (["--team", "u-none"], "no team with the slug u-none"),
         (["--nonsense"], "unrecognized arguments: --nonsense"),
-    ],
-)
-def test_create_prints_errors_in_one_line(
-    keys: Keys, bob: User, vera: User, charlie: User, more: list[str], why: str
-) -> None:
-    for form in ((), ("--json",)):
-        require_refused(keys(*NEW, *more, *form), why)
+    ):
+        with case(*more):
+            require_refused(keys(*NEW, *more), why)
+    require_refused(keys(*NEW, "--expires", "0d", "--json"), "is in the past")
     assert not ApiKey.objects.exists()
 
 
@@ -211,16 +208,16 @@ def test_create_prints_policy_violations(keys: Keys, bob: User) -> None:
 
 
 @pytest.mark.parametrize(
-    ("policy", "message"),
+    ("policy", "message", "more"),
     [
         (
             Policy(max_lifetime_days=7),
             "must expire within 7 days. Set --expires, such as --expires 7d.",
+            ["--expires", "never"],
         ),
-        (Policy(must_expire=True), "must expire. Set --expires, such as --expires 90d."),
+        (Policy(must_expire=True), "must expire. Set --expires, such as --expires 90d.", []),
     ],
 )
-@pytest.mark.parametrize("more", [[], ["--expires", "never"]])
 def test_create_names_the_missing_option(
     keys: Keys, bob: User, policy: Policy, message: str, more: list[str]
 ) -> None:
@@ -444,20 +441,20 @@ def test_delete_prints_the_deleted_key(keys: Keys, bob: User, issue: Issue) -> N
 ACTIONS = ("show", "rotate", "disable", "enable", "delete")
 
 
-@pytest.mark.parametrize("action", ACTIONS)
-@pytest.mark.parametrize("form", [[], ["--json"]])
 def test_key_of_another_team_is_not_found_with_team_option(
-    keys: Keys, bob: User, other_team: Team, issue: Issue, action: str, form: list[str]
+    keys: Keys, bob: User, other_team: Team, issue: Issue
 ) -> None:
     key, _ = issue(bob)
-    guarded = keys(action, key.public_id, "--team", other_team.slug, *form)
-    require_refused(guarded, f"There is no such key: {key.public_id}.")
-    assert guarded.err == keys(action, key.public_id[::-1], *form).err.replace(
-        key.public_id[::-1], key.public_id
-    )
-    require_refused(keys(action, key.public_id, "--team", "u-none", *form), "no team with the slug")
+    for action, *form in (*((action,) for action in ACTIONS), ("show", "--json")):
+        with case(action, *form):
+            guarded = keys(action, key.public_id, "--team", other_team.slug, *form)
+            require_refused(guarded, f"There is no such key: {key.public_id}.")
+            unknown = keys(action, key.public_id[::-1], *form)
+            assert guarded.err == unknown.err.replace(key.public_id[::-1], key.public_id)
+    require_refused(keys("show", key.public_id, "--team", "u-none"), "no team with the slug")
     assert not AuditEvent.objects.exclude(action=Action.KEY_CREATED).exists()
-    assert keys(action, key.public_id, "--team", SLUG, *form).code == 0
+    for action in ACTIONS:
+        assert keys(action, key.public_id, "--team", SLUG).code == 0, action
 
 
 def test_key_string_given_as_public_id_is_not_printed(keys: Keys, bob: User, issue: Issue) -> None:
