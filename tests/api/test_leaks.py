@@ -82,6 +82,7 @@ def test_reported_management_key_is_deleted_and_audited(
         assert (row.team_slug, row.actor, row.address) == (program.key.team.slug, "", "127.0.0.1")
 
 
+@pytest.mark.any_database
 def test_report_with_both_kinds_disables_and_deletes(
     client: Client,
     ada: User,
@@ -159,6 +160,7 @@ def test_response_is_the_same_for_any_management_key(
         assert next(iter(responses))[0] == 202
 
 
+@pytest.mark.any_database
 def test_look_alike_deletes_nothing(
     client: Client, ada: User, new_api_client: NewApiClient
 ) -> None:
@@ -174,6 +176,7 @@ def test_look_alike_deletes_nothing(
     assert not sent_messages()
 
 
+@pytest.mark.any_database
 def test_repeated_report_does_nothing(
     client: Client, ada: User, new_api_client: NewApiClient
 ) -> None:
@@ -206,6 +209,7 @@ def test_management_key_deleted_at_the_same_time_is_not_reported(
     )
 
 
+@pytest.mark.any_database
 def test_expired_or_ownerless_management_key_is_deleted(
     client: Client, alice: User, ada: User, new_api_client: NewApiClient
 ) -> None:
@@ -220,6 +224,7 @@ def test_expired_or_ownerless_management_key_is_deleted(
     assert (message.to, "2 keys were reported" in message.subject) == (["alice@example.com"], True)
 
 
+@pytest.mark.any_database
 def test_mail_about_management_keys_is_limited_too(
     client: Client, alice: User, ada: User, new_api_client: NewApiClient, settings: Settings
 ) -> None:
@@ -274,6 +279,7 @@ def test_github_report_includes_the_location(
         assert text[14:30] not in shown
 
 
+@pytest.mark.any_database
 def test_report_leak_command_revokes_both_kinds(
     bob: User,
     ada: User,
@@ -330,6 +336,7 @@ def test_crash_rolls_back_both_changes_and_logs_no_key(
     assert (program.token or "")[14:30] not in caplog.text
 
 
+@pytest.mark.any_database
 def test_keys_created_by_a_leaked_management_key_stay(
     client: Client, ada: User, new_api_client: NewApiClient
 ) -> None:

@@ -16,6 +16,7 @@ def post(client: Client, login: str, password: str = PASSWORD) -> None:
     client.post("/accounts/login/", data, REMOTE_ADDR="192.0.2.1")
 
 
+@pytest.mark.any_database
 def test_a_sign_in_is_recorded_with_its_address(client: Client, team: Team, bob: User) -> None:
     post(client, "bob")
     row = AuditEvent.objects.for_team(team).get()
@@ -23,6 +24,7 @@ def test_a_sign_in_is_recorded_with_its_address(client: Client, team: Team, bob:
     assert row.address == "192.0.2.1"
 
 
+@pytest.mark.any_database
 def test_each_team_of_the_user_gets_an_event(
     client: Client, team: Team, other_team: Team, bob: User
 ) -> None:
@@ -33,6 +35,7 @@ def test_each_team_of_the_user_gets_an_event(
     assert sorted(slugs) == sorted([team.slug, other_team.slug])
 
 
+@pytest.mark.any_database
 def test_sign_in_of_a_user_without_team_is_recorded(client: Client, db: None) -> None:
     User.objects.create_user("root", password=PASSWORD)
     post(client, "root")
@@ -40,6 +43,7 @@ def test_sign_in_of_a_user_without_team_is_recorded(client: Client, db: None) ->
     assert (row.action, row.target, row.team_slug) == (Action.SIGNED_IN, "root", "")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("login", ["bob", "BOB", "bob@example.com"])
 def test_a_failed_sign_in_has_a_target_but_no_actor(
     client: Client, team: Team, bob: User, login: str
@@ -63,6 +67,7 @@ def test_a_login_of_no_user_is_not_stored(client: Client, bob: User, typed: str)
     assert (row.actor, row.team_slug, row.address) == ("", "", "192.0.2.1")
 
 
+@pytest.mark.any_database
 def test_sign_in_of_an_inactive_user_is_a_failure(client: Client, team: Team, bob: User) -> None:
     User.objects.filter(pk=bob.pk).update(is_active=False)
     post(client, "bob")
@@ -80,6 +85,7 @@ def test_refused_attempts_are_recorded_once_a_minute(client: Client, team: Team,
     assert AuditEvent.objects.count() == 6
 
 
+@pytest.mark.any_database
 def test_a_flood_of_unknown_names_is_recorded_once(client: Client, db: None) -> None:
     for number in range(12):
         post(client, f"name{number}", "wrong")
@@ -88,11 +94,13 @@ def test_a_flood_of_unknown_names_is_recorded_once(client: Client, db: None) -> 
     assert len(newest) == 11
 
 
+@pytest.mark.any_database
 def test_a_failure_outside_a_request_has_no_address(team: Team, bob: User) -> None:
     assert authenticate(None, username="bob", password="wrong") is None
     assert AuditEvent.objects.for_team(team).get().address is None
 
 
+@pytest.mark.any_database
 def test_via_is_recorded_inside_acting_via_only(team: Team, bob: User) -> None:
     with acting_via("management key deploy (7QmX2aPd)"):
         through = AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
@@ -101,6 +109,7 @@ def test_via_is_recorded_inside_acting_via_only(team: Team, bob: User) -> None:
     assert after.via == ""
 
 
+@pytest.mark.any_database
 def test_actor_is_recorded_by_id_and_name_of_that_time(team: Team, bob: User) -> None:
     AuditEvent.objects.record(Action.KEY_CREATED, target="ci", actor=bob, team=team)
     AuditEvent.objects.record(Action.KEY_REMINDED, target="ci", team=team)
@@ -116,6 +125,7 @@ def test_an_exception_ends_acting_via(team: Team) -> None:
     assert AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).via == ""
 
 
+@pytest.mark.any_database
 @pytest.mark.django_db
 def test_many_changes_are_split_over_several_events() -> None:
     AuditEvent.objects.record_changes(Action.KEY_CHANGED, target="x" * 75, changes=["y" * 60] * 3)

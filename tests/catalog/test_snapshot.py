@@ -40,6 +40,7 @@ def test_empty_snapshot_is_older_than_any_version() -> None:
     assert Snapshot.empty().version == -1
 
 
+@pytest.mark.any_database
 @pytest.mark.django_db
 def test_empty_catalog_is_read_once() -> None:
     """Its version is None, as in the query for verdicts, so workers don't read it again forever."""
@@ -90,16 +91,19 @@ def test_model_of_a_team_has_its_team_id(team: Team) -> None:
     assert (own.team_id, own.owned_by) == (team.pk, team.slug)
 
 
+@pytest.mark.any_database
 def test_models_are_in_order_of_their_names(public: ServedModel) -> None:
     for name in ("z", "a", "m"):
         ServedModel.objects.create(name=name)
     assert list(read().models) == ["a", "m", "public/llama", "z"]
 
 
+@pytest.mark.any_database
 def test_a_model_without_a_route_has_no_target(public: ServedModel) -> None:
     assert read().models[public.name].targets == ()
 
 
+@pytest.mark.any_database
 def test_routes_with_weight_are_targets(public: ServedModel) -> None:
     one, two = upstream("one"), upstream("two")
     route(public, one, "a", weight=1)
@@ -119,6 +123,7 @@ def test_reading_costs_a_constant_number_of_queries(
         assert len(read().models) == 21
 
 
+@pytest.mark.any_database
 def test_unreadable_credential_removes_only_its_routes(
     public: ServedModel, settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -235,6 +240,7 @@ def test_breaker_of_deleted_upstream_is_deleted(public: ServedModel) -> None:
     assert not circuit_breaker.breaker_for(fingerprint).failures
 
 
+@pytest.mark.any_database
 def test_what_is_known_of_a_model_ends_with_its_route(public: ServedModel) -> None:
     """Attack: an admin serves one name after the other on a team's server, which refuses them."""
     server = upstream("gpu-1")

@@ -25,6 +25,7 @@ Serve = Callable[..., str]
 KEY = "/v1/key"
 
 
+@pytest.mark.any_database
 def test_key_without_restrictions(
     live: Server, team: Team, bob: User, issue: Issue, model: ServedModel
 ) -> None:
@@ -114,6 +115,7 @@ def test_usage_above_a_lowered_limit_leaves_zero(live: Server, bob: User, issue:
     assert (limit["used"], limit["remaining"]) == (25, 0)
 
 
+@pytest.mark.any_database
 def test_request_is_no_call(live: Server, bob: User, issue: Issue, model: ServedModel) -> None:
     """It is not counted, is in no list, and is answered when all limits are used up."""
     key, text = issue(bob, limits=Limits(requests_per_day=1))
@@ -132,6 +134,7 @@ def test_request_is_no_call(live: Server, bob: User, issue: Issue, model: Served
     }
 
 
+@pytest.mark.any_database
 def test_read_only_key_is_answered(live: Server, bob: User, issue: Issue) -> None:
     _, text = issue(bob, permissions=Permissions(endpoints=Endpoints.READ))
     assert live.request("GET", KEY, key=text).json()["permissions"]["endpoints"] == "read"
@@ -161,6 +164,7 @@ def test_similar_paths_are_not_found(live: Server, bob: User, issue: Issue) -> N
     assert response.json()["name"] == "test-key"
 
 
+@pytest.mark.any_database
 def test_invalid_keys_are_refused(live: Server, bob: User, issue: Issue) -> None:
     assert live.request("GET", KEY).status == 401
     key, text = issue(bob)

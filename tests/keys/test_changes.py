@@ -26,6 +26,7 @@ def audit_targets(team: Team, action: Action = Action.KEY_CHANGED) -> list[str]:
     return [row.target for row in rows]
 
 
+@pytest.mark.any_database
 def test_change_is_audited_with_old_and_new_values(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "test")
     changes = Changes(
@@ -51,6 +52,7 @@ def test_change_is_audited_with_old_and_new_values(team: Team, bob: User, issue:
     assert (row.action, row.actor, row.address) == (Action.KEY_CHANGED, "bob", ADDRESS)
 
 
+@pytest.mark.any_database
 def test_omitted_fields_stay_and_none_removes_the_expiry(
     team: Team, bob: User, issue: Issue
 ) -> None:
@@ -65,6 +67,7 @@ def test_omitted_fields_stay_and_none_removes_the_expiry(
     assert audit_targets(team)[-1].endswith("Expires: 2030-01-31 00:00 UTC → none")
 
 
+@pytest.mark.any_database
 def test_change_to_the_same_values_is_not_audited(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob, "test", tags=("a",))
     same = Changes(name="test", tags=("a",), permissions=Permissions(), expires_at=None)
@@ -137,6 +140,7 @@ def test_name_used_in_another_team_is_free(
     assert change_key(key, Changes(name="one"), actor=bob).name == "one"
 
 
+@pytest.mark.any_database
 def test_leaked_key_is_enabled_only_if_the_leak_is_accepted(
     team: Team, bob: User, issue: Issue
 ) -> None:
@@ -152,6 +156,7 @@ def test_leaked_key_is_enabled_only_if_the_leak_is_accepted(
     assert enable(key, actor=bob).disabled_at is None  # It is enabled already.
 
 
+@pytest.mark.any_database
 def test_disabling_and_enabling_are_audited_once(team: Team, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     since = disable(key, actor=bob, address=ADDRESS).disabled_at
@@ -163,6 +168,7 @@ def test_disabling_and_enabling_are_audited_once(team: Team, bob: User, issue: I
     assert audit_targets(team, Action.KEY_ENABLED) == [str(key)]
 
 
+@pytest.mark.any_database
 def test_hand_over_is_audited_with_both_owners(
     team: Team, alice: User, bob: User, issue: Issue
 ) -> None:
@@ -223,6 +229,7 @@ def test_changing_a_deleted_key_raises_does_not_exist(
     assert AuditEvent.objects.count() == before
 
 
+@pytest.mark.any_database
 def test_history_has_only_events_of_the_key(
     team: Team, alice: User, bob: User, issue: Issue
 ) -> None:
@@ -253,6 +260,7 @@ def test_history_has_only_events_of_the_key(
     assert history[6].target == f"ci ({key.public_id}): Requests per day: none → 5"
 
 
+@pytest.mark.any_database
 def test_history_has_no_events_of_another_team(
     team: Team, other_team: Team, bob: User, issue: Issue
 ) -> None:

@@ -44,6 +44,7 @@ ENDINGS: dict[str, tuple[Callable[[User], object], Callable[[User, Team], object
 }
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_key_does_not_come_back_with_its_owner(
     team: Team, ada: User, bob: User, issue: Issue, ending: str
@@ -66,6 +67,7 @@ def test_key_does_not_come_back_with_its_owner(
     assert state_of(ApiKey.objects.for_display().get(pk=key.pk)) == State.ACTIVE
 
 
+@pytest.mark.any_database
 def test_leaked_key_of_a_former_member_is_not_enabled_by_a_rotation(
     ada: User, bob: User, issue: Issue
 ) -> None:
@@ -77,6 +79,7 @@ def test_leaked_key_of_a_former_member_is_not_enabled_by_a_rotation(
     assert (key.disabled_by, key.reported_at) == ("admin", None)
 
 
+@pytest.mark.any_database
 def test_keys_in_other_teams_go_on_after_a_removal(
     team: Team, other_team: Team, bob: User, issue: Issue
 ) -> None:
@@ -103,6 +106,7 @@ def test_management_key_of_a_former_member_is_deleted(
     assert event.target.startswith("bob (")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("ending", ENDINGS)
 def test_session_does_not_come_back(team: Team, ada: User, bob: User, ending: str) -> None:
     clients = {user: Client() for user in (ada, bob)}
@@ -151,6 +155,7 @@ def test_operator_is_named_under_asgi_too(bob: User, issue: Issue) -> None:
     assert event.actor == "root"
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("path", ["disable", "delete"])
 def test_viewer_ends_their_own_key_only(
     client: Client, team: Team, alice: User, bob: User, issue: Issue, path: str

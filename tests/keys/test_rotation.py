@@ -35,6 +35,7 @@ def use(text: str) -> None:
     Secret.objects.filter(digest=digest(text)).update(last_used_at=timezone.now())
 
 
+@pytest.mark.any_database
 def test_rotation_without_grace_ends_the_old_secret_and_keeps_the_key(
     team: Team, bob: User, issue: Issue
 ) -> None:
@@ -57,6 +58,7 @@ def test_rotation_without_grace_ends_the_old_secret_and_keeps_the_key(
     assert (row.actor, row.address) == ("bob", "192.0.2.1")
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(("grace", "hours"), SPANS)
 def test_old_secret_works_during_the_grace_period(
     bob: User, issue: Issue, grace: GracePeriod, hours: int
@@ -74,6 +76,7 @@ def test_old_secret_works_during_the_grace_period(
     assert live(key) == [digest(new.text)]
 
 
+@pytest.mark.any_database
 def test_old_secret_works_until_the_new_one_is_used(bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     use(old)
@@ -84,6 +87,7 @@ def test_old_secret_works_until_the_new_one_is_used(bob: User, issue: Issue) -> 
     assert live(key) == [digest(new.text)]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("first", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
 @pytest.mark.parametrize("second", [GracePeriod.WEEK, GracePeriod.FIRST_USE])
 def test_key_has_at_most_two_live_secrets(
@@ -97,6 +101,7 @@ def test_key_has_at_most_two_live_secrets(
     assert AuditEvent.objects.filter(action=Action.KEY_ROTATED).count() == 1
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("first", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
 def test_rotation_without_grace_ends_both_secrets(
     bob: User, issue: Issue, first: GracePeriod
@@ -109,6 +114,7 @@ def test_rotation_without_grace_ends_both_secrets(
     assert deleted_digests == {digest(old), digest(newer.text)}
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("second", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
 def test_grace_period_is_possible_again_after_the_old_secret_ended(
     bob: User, issue: Issue, second: GracePeriod
@@ -122,6 +128,7 @@ def test_grace_period_is_possible_again_after_the_old_secret_ended(
     assert [bytes(tombstone.digest) for tombstone in Tombstone.objects.all()] == [digest(old)]
 
 
+@pytest.mark.any_database
 def test_old_secret_can_be_revoked(team: Team, bob: User, issue: Issue) -> None:
     key, old = issue(bob)
     new = rotate(key, GracePeriod.WEEK, actor=bob)
@@ -165,6 +172,7 @@ def test_newest_secret_is_found_by_id_not_by_clock(bob: User, issue: Issue) -> N
     assert bytes(Tombstone.objects.get().digest) == digest(old)
 
 
+@pytest.mark.any_database
 def test_rotated_key_has_a_receipt_only_after_its_deletion(
     team: Team, bob: User, issue: Issue
 ) -> None:

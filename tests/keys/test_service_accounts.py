@@ -27,6 +27,7 @@ def account(team: Team) -> User:
     return changes.create(team, "ci", "ci@example.com", actor=None)
 
 
+@pytest.mark.any_database
 def test_admin_creates_a_key_for_it(sign_in: SignIn, ada: User, account: User) -> None:
     client = sign_in(ada)
     page = client.get(CREATE)
@@ -42,6 +43,7 @@ def test_key_of_it_is_served(account: User, issue: Issue) -> None:
     assert read_verdict(key_string).owner_id == account.pk
 
 
+@pytest.mark.any_database
 def test_member_creates_no_key_for_it(
     sign_in: SignIn, bob: User, ada: User, account: User, team: Team
 ) -> None:
@@ -56,6 +58,7 @@ def test_member_creates_no_key_for_it(
     assert not ApiKey.objects.exists()
 
 
+@pytest.mark.any_database
 def test_account_of_another_team_owns_no_key_here(
     sign_in: SignIn, ada: User, account: User, other_team: Team, team: Team, issue: Issue
 ) -> None:
@@ -70,6 +73,7 @@ def test_account_of_another_team_owns_no_key_here(
         hand_over(key, elsewhere, actor=ada)
 
 
+@pytest.mark.any_database
 def test_key_of_somebody_who_leaves_is_handed_to_it(
     sign_in: SignIn, bob: User, ada: User, account: User, issue: Issue
 ) -> None:
@@ -83,6 +87,7 @@ def test_key_of_somebody_who_leaves_is_handed_to_it(
     assert (key.owner, key.disabled_at) == (account, None)
 
 
+@pytest.mark.any_database
 def test_policy_allows_keys_only_for_them(
     sign_in: SignIn, bob: User, ada: User, account: User, team: Team, issue: Issue
 ) -> None:

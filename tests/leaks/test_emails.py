@@ -142,6 +142,7 @@ def report_one_by_one(issue: Issue, owner: User, count: int, reporter: str = ANO
         assert len(report(issue(owner, f"{reporter} {number}")[1], reporter=reporter)) == 1
 
 
+@pytest.mark.any_database
 def test_mail_to_a_team_is_limited_by_hour_but_every_key_is_disabled(
     alice: User, bob: User, issue: Issue
 ) -> None:
@@ -153,6 +154,7 @@ def test_mail_to_a_team_is_limited_by_hour_but_every_key_is_disabled(
     assert AuditEvent.objects.filter(action=Action.KEY_REPORTED).count() == MAILS_PER_HOUR + 2
 
 
+@pytest.mark.any_database
 def test_mail_resumes_after_an_hour(
     bob: User, issue: Issue, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -163,6 +165,7 @@ def test_mail_resumes_after_an_hour(
     assert len(sent_to(bob)) == MAILS_PER_HOUR + 1
 
 
+@pytest.mark.any_database
 def test_a_key_that_is_enabled_or_rotated_and_reported_again_counts_too(
     bob: User, issue: Issue
 ) -> None:
@@ -176,6 +179,7 @@ def test_a_key_that_is_enabled_or_rotated_and_reported_again_counts_too(
     assert len(sent_to(bob)) == MAILS_PER_HOUR
 
 
+@pytest.mark.any_database
 def test_each_team_has_its_own_mail_limit(
     bob: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:

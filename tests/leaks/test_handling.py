@@ -122,6 +122,7 @@ def test_line_break_in_a_name_adds_no_mail_header(bob: User, issue: Issue) -> No
     assert message.recipients() == ["bob@example.com"]
 
 
+@pytest.mark.any_database
 def test_repeated_report_does_nothing(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     report(text)
@@ -131,6 +132,7 @@ def test_repeated_report_does_nothing(bob: User, issue: Issue) -> None:
     assert len(rows()) == len(sent()) == 1
 
 
+@pytest.mark.any_database
 def test_a_reported_key_that_somebody_enabled_is_disabled_by_the_next_report(
     bob: User, issue: Issue
 ) -> None:
@@ -158,6 +160,7 @@ def test_mail_says_whether_rotation_enables_the_key(ada: User, bob: User, issue:
     assert "enables" not in second
 
 
+@pytest.mark.any_database
 def test_one_report_may_hold_keys_of_several_teams(
     bob: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
@@ -171,6 +174,7 @@ def test_one_report_may_hold_keys_of_several_teams(
         assert ("Acme" in message.body) == (message.to == ["bob@example.com"])
 
 
+@pytest.mark.any_database
 def test_same_public_id_with_another_secret_is_not_reported(bob: User, issue: Issue) -> None:
     """The public id stands in every list and log; only the secret proves that somebody holds it."""
     key, _ = issue(bob)
@@ -178,6 +182,7 @@ def test_same_public_id_with_another_secret_is_not_reported(bob: User, issue: Is
     assert ApiKey.objects.get().disabled_at is None
 
 
+@pytest.mark.any_database
 def test_ended_secret_disables_nothing(bob: User, issue: Issue) -> None:
     """Or whoever holds one that was rotated away long since could stop the key that lives on."""
     key, text = issue(bob)
@@ -197,6 +202,7 @@ def test_ended_secret_disables_nothing(bob: User, issue: Issue) -> None:
     assert not ApiKey.objects.filter(disabled_at__isnull=False).exists()
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("grace", [GracePeriod.HOUR, GracePeriod.FIRST_USE])
 def test_old_secret_in_grace_time_can_be_reported(
     bob: User, issue: Issue, grace: GracePeriod
@@ -207,6 +213,7 @@ def test_old_secret_in_grace_time_can_be_reported(
     assert ApiKey.objects.get().disabled_at
 
 
+@pytest.mark.any_database
 def test_rotation_clears_report_and_enables_key(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     report(text)
@@ -217,6 +224,7 @@ def test_rotation_clears_report_and_enables_key(bob: User, issue: Issue) -> None
     assert len(report(new.text)) == 1
 
 
+@pytest.mark.any_database
 def test_rotation_does_not_enable_a_key_that_a_person_disabled(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     changes.disable(key, actor=bob)
@@ -228,6 +236,7 @@ def test_rotation_does_not_enable_a_key_that_a_person_disabled(bob: User, issue:
     assert rows(Action.KEY_ENABLED) == []
 
 
+@pytest.mark.any_database
 def test_report_stays_while_leaked_secret_is_live(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     report(text)
@@ -238,6 +247,7 @@ def test_report_stays_while_leaked_secret_is_live(bob: User, issue: Issue) -> No
     assert times(key) == (None, None)
 
 
+@pytest.mark.any_database
 def test_leak_of_the_new_secret_during_the_grace_period_is_another_leak(
     bob: User, issue: Issue
 ) -> None:
@@ -255,6 +265,7 @@ def test_leak_of_the_new_secret_during_the_grace_period_is_another_leak(
     assert times(key) == (None, None)
 
 
+@pytest.mark.any_database
 def test_another_leak_does_not_undo_what_a_person_disabled(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     changes.disable(key, actor=bob)
@@ -267,6 +278,7 @@ def test_another_leak_does_not_undo_what_a_person_disabled(bob: User, issue: Iss
     assert reported_at is None
 
 
+@pytest.mark.any_database
 def test_rotation_of_another_key_enables_nothing(bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     changes.disable(key, actor=bob)
@@ -309,6 +321,7 @@ def test_every_team_page_has_the_banner_until_rotation(
     assert "was reported as leaked" not in client.get(f"{team}keys/").content.decode()
 
 
+@pytest.mark.any_database
 def test_one_click_on_the_banner_ends_the_leak(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     report(text)
@@ -326,6 +339,7 @@ def test_one_click_on_the_banner_ends_the_leak(sign_in: SignIn, bob: User, issue
     assert keystring.digest(new.encode()) == bytes(key.secrets.get().digest)
 
 
+@pytest.mark.any_database
 def test_only_members_who_may_change_the_key_see_the_banner(
     alice: User, bob: User, vera: User, charlie: User, issue: Issue
 ) -> None:
@@ -362,6 +376,7 @@ def test_banner_says_that_an_enabled_key_still_works(
     assert "and still works" in page
 
 
+@pytest.mark.any_database
 def test_report_of_deleted_key_does_nothing(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     key.revoke(actor=bob)
@@ -377,6 +392,7 @@ def test_repr_does_not_contain_the_key() -> None:
         assert found.text[14:20] not in shown
 
 
+@pytest.mark.any_database
 def test_an_expired_key_is_reported_too_because_it_can_be_extended(bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     ApiKey.objects.update(expires_at=timezone.now() - timedelta(days=1))

@@ -14,7 +14,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.notifications.models import QueuedMail
 from keyportal.teams.models import User
 
-pytestmark = pytest.mark.django_db
+pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
@@ -45,7 +45,6 @@ def test_keys_come_in_by_standard_input_several_at_a_time(
     assert (row.target, row.actor, row.address) == (f"{second}: reported by an operator", "", None)
 
 
-@pytest.mark.any_database
 def test_they_come_from_a_file_too(
     monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue, tmp_path: Path
 ) -> None:
@@ -55,7 +54,6 @@ def test_they_come_from_a_file_too(
     assert report(monkeypatch, text, "-") == "Not live, or already reported: 1 of 1.\n"
 
 
-@pytest.mark.any_database
 def test_a_key_as_an_argument_is_refused_and_not_repeated(
     monkeypatch: pytest.MonkeyPatch, bob: User, issue: Issue
 ) -> None:
@@ -67,7 +65,6 @@ def test_a_key_as_an_argument_is_refused_and_not_repeated(
     assert key.disabled_at is None
 
 
-@pytest.mark.any_database
 def test_unreadable_file_or_text_without_key_is_an_error(
     monkeypatch: pytest.MonkeyPatch, tmp_path: Path
 ) -> None:

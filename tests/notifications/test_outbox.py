@@ -96,6 +96,7 @@ def test_rolled_back_transaction_sends_no_mail(server: MailServer, alias: str) -
     assert not server.received
 
 
+@pytest.mark.any_database
 def test_one_mail_is_queued_for_each_recipient(server: MailServer) -> None:
     to, copied = ["alice@example.com", "bob@example.com"], ["ada@example.com"]
     EmailMessage("A", "b", to=to, bcc=copied, headers={"Auto-Submitted": "auto-generated"}).send()
@@ -125,6 +126,7 @@ def test_the_mail_that_waits_longest_is_sent_first(server: MailServer) -> None:
     assert subjects(server) == ["a", "b", "c"]
 
 
+@pytest.mark.any_database
 def test_a_link_that_resets_a_password_is_gone_once_it_is_sent(
     server: MailServer, client: Client, bob: User
 ) -> None:
@@ -135,6 +137,7 @@ def test_a_link_that_resets_a_password_is_gone_once_it_is_sent(
     assert not QueuedMail.objects.exists()
 
 
+@pytest.mark.any_database
 def test_mail_is_sent_when_the_mail_server_is_back(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -168,6 +171,7 @@ def test_refused_mail_password_loses_no_mail(server: MailServer, settings: Setti
     assert subjects(server) == ["a"]
 
 
+@pytest.mark.any_database
 def test_temporarily_rejected_mail_is_retried_with_growing_delay(
     server: MailServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -215,6 +219,7 @@ def test_permanently_rejected_mail_is_given_up_and_blocks_no_other(
     assert logged(caplog) == [f"A mail was given up: {subject}: {reason}"]
 
 
+@pytest.mark.any_database
 def test_after_three_days_a_mail_is_given_up(
     server: MailServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -230,6 +235,7 @@ def test_after_three_days_a_mail_is_given_up(
     assert logged(caplog)[1] == given_up
 
 
+@pytest.mark.any_database
 def test_often_deferred_mail_waits_at_most_an_hour(
     server: MailServer, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -243,6 +249,7 @@ def test_often_deferred_mail_waits_at_most_an_hour(
     assert len(logged(caplog)) == 1
 
 
+@pytest.mark.any_database
 def test_old_mail_is_deleted_while_the_server_is_down(
     settings: Settings, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -276,6 +283,7 @@ def test_broken_connection_is_opened_again(
     assert pauses() == [1]
 
 
+@pytest.mark.any_database
 def test_sending_stops_between_two_mails(server: MailServer) -> None:
     queue("a")
     queue("b")

@@ -44,6 +44,7 @@ def subjects(mail_server: MailServer) -> list[str]:
     ]
 
 
+@pytest.mark.any_database
 def test_owner_gets_reminders_at_14_days_3_days_and_expiry(
     mail_server: MailServer, key: ApiKey, alice: User
 ) -> None:
@@ -57,6 +58,7 @@ def test_owner_gets_reminders_at_14_days_3_days_and_expiry(
     assert mail_server.recipients == ["bob@example.com"] * 3
 
 
+@pytest.mark.any_database
 def test_no_reminder_before_the_first_stage(mail_server: MailServer, key: ApiKey) -> None:
     for days in (14, 3, 0):
         assert send_reminders(before(days=days) - 2 * PROMPTLY) == 0
@@ -89,6 +91,7 @@ def test_without_a_public_address_there_is_no_link(
     assert "/teams/" not in mail_server.received[0].get_content()
 
 
+@pytest.mark.any_database
 def test_each_reminder_is_in_the_audit_and_in_the_keys_history(
     mail_server: MailServer, key: ApiKey, team: Team
 ) -> None:
@@ -135,6 +138,7 @@ def test_changed_expiry_gets_new_reminders(
     assert subjects(mail_server) == ['API key "ci" expires in 13 days'] * 2
 
 
+@pytest.mark.any_database
 def test_earlier_expiry_gets_no_immediate_reminder(
     mail_server: MailServer, bob: User, issue: Issue
 ) -> None:
@@ -146,6 +150,7 @@ def test_earlier_expiry_gets_no_immediate_reminder(
     assert send_reminders(now + timedelta(days=8)) == 1
 
 
+@pytest.mark.any_database
 def test_expiry_changed_by_operator_gets_new_reminders(
     mail_server: MailServer, admin_client: Client, bob: User, issue: Issue
 ) -> None:
@@ -166,6 +171,7 @@ def test_expiry_changed_by_operator_gets_new_reminders(
     assert send_reminders() == 0
 
 
+@pytest.mark.any_database
 def test_key_without_expiry_gets_no_reminder(
     mail_server: MailServer, bob: User, issue: Issue
 ) -> None:
@@ -173,6 +179,7 @@ def test_key_without_expiry_gets_no_reminder(
     assert send_reminders(END) == 0
 
 
+@pytest.mark.any_database
 def test_disabled_key_gets_its_reminder_when_enabled(mail_server: MailServer, key: ApiKey) -> None:
     disable(key, actor=None)
     assert send_reminders(before(days=14)) == 0
@@ -184,11 +191,13 @@ def test_disabled_key_gets_its_reminder_when_enabled(mail_server: MailServer, ke
     assert subjects(mail_server) == ['API key "ci" expires in 12 days']
 
 
+@pytest.mark.any_database
 def test_deleted_key_gets_no_reminder(mail_server: MailServer, key: ApiKey, bob: User) -> None:
     key.revoke(actor=bob)
     assert send_reminders(before(days=3)) == 0
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("loss", ["left", "inactive", "no address"])
 def test_admins_get_reminder_if_owner_cannot(
     mail_server: MailServer,
@@ -215,6 +224,7 @@ def test_admins_get_reminder_if_owner_cannot(
     assert AuditEvent.objects.get(action=Action.KEY_REMINDED).target.endswith("to alice, ada")
 
 
+@pytest.mark.any_database
 def test_reminder_without_recipient_is_logged_once(
     mail_server: MailServer, key: ApiKey, caplog: pytest.LogCaptureFixture
 ) -> None:
@@ -259,6 +269,7 @@ def command() -> str:
     return out.getvalue()
 
 
+@pytest.mark.any_database
 def test_the_command_queues_once_and_says_how_many(
     mail_server: MailServer, bob: User, issue: Issue
 ) -> None:

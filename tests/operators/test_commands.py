@@ -13,6 +13,8 @@ from keyportal.teams.models import Team, User
 from keyportal.usage.models import UsageDay
 from tests.support.commands import run
 
+pytestmark = pytest.mark.any_database
+
 
 @pytest.fixture
 def public(db: None) -> ServedModel:
@@ -64,7 +66,6 @@ def test_callers_of_a_model_that_goes_away_get_a_mail(
     assert [mail.to for mail in mailoutbox] == [["bob@example.com"]]
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
@@ -87,7 +88,6 @@ def test_setmodel_refuses_and_changes_nothing(
     assert ServedModel.objects.values().get() == before
 
 
-@pytest.mark.any_database
 def test_model_of_a_team_stays_its_own(public: ServedModel, model: ServedModel, team: Team) -> None:
     with pytest.raises(CommandError, match="is a model of the team"):
         run("setmodel", model.name, "--only-teams", team.slug)
@@ -114,7 +114,6 @@ def test_alias_is_made_changed_listed_and_deleted(
         run("alias", "gpt-4o", "--delete")
 
 
-@pytest.mark.any_database
 def test_alias_is_refused(public: ServedModel, model: ServedModel, team: Team) -> None:
     former = model.name
     change_slug(team, "nova", actor=None)

@@ -17,6 +17,8 @@ from keyportal.teams.models import FORMER_SLUG_WORKS, Team, UsedSlug, User
 from keyportal.usage.models import UsageDay
 from tests.support.forms import form_data
 
+pytestmark = pytest.mark.any_database
+
 MODELS = "/operators/models/"
 Issue = Callable[..., tuple[ApiKey, str]]
 
@@ -66,7 +68,6 @@ def test_model_is_marked_as_going_away_and_back(operator: Client, public: Served
     assert public in unmarked
 
 
-@pytest.mark.any_database
 def test_successor_is_no_model_of_another_team(
     operator: Client, model: ServedModel, public: ServedModel
 ) -> None:
@@ -80,7 +81,6 @@ def test_successor_is_no_model_of_another_team(
     assert operator.post(own, form_data(page, successor=str(public.pk))).status_code == 302
 
 
-@pytest.mark.any_database
 def test_form_that_is_out_of_date_is_refused(operator: Client, public: ServedModel) -> None:
     path = f"{MODELS}{public.pk}/"
     form = form_data(operator.get(path), description="Mine")
@@ -109,7 +109,6 @@ def test_alias_is_added_and_deleted(operator: Client, public: ServedModel, team:
     assert AuditEvent.objects.filter(target="Alias gpt-4o: deleted", actor="olga").exists()
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("name", "message"),
     [
@@ -130,7 +129,6 @@ def test_invalid_alias_is_refused(
     assert Alias.objects.count() == 1
 
 
-@pytest.mark.any_database
 def test_alias_does_not_replace_a_former_name(
     operator: Client, public: ServedModel, model: ServedModel, team: Team
 ) -> None:
@@ -146,13 +144,11 @@ def test_alias_does_not_replace_a_former_name(
     assert Alias.objects.get().name == former
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize("path", ["", "aliases/add/", "aliases/1/delete/"])
 def test_unknown_model_is_404(operator: Client, path: str) -> None:
     assert operator.post(f"{MODELS}4711/{path}").status_code == 404
 
 
-@pytest.mark.any_database
 def test_owners_of_keys_that_call_it_get_a_mail(
     operator: Client,
     public: ServedModel,

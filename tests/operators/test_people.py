@@ -24,6 +24,7 @@ def events(person: User) -> list[tuple[str, str]]:
     return [(event.actor, event.target.partition(": ")[2]) for event in rows]
 
 
+@pytest.mark.any_database
 def test_deactivation_ends_sessions_and_keys(
     operator: Client, bob: User, issue: Issue, olga: User
 ) -> None:
@@ -45,6 +46,7 @@ def test_deactivation_ends_sessions_and_keys(
     assert events(bob) == [("olga", "Active: yes → no"), ("olga", "Active: no → yes")]
 
 
+@pytest.mark.any_database
 def test_person_becomes_an_operator_and_no_longer(operator: Client, bob: User) -> None:
     path = f"{PEOPLE}{bob.pk}/operator/"
     theirs = Client()

@@ -19,6 +19,8 @@ from tests.operators.conftest import BeforeLock
 from tests.support.forms import form_data
 from tests.support.health import report, sight
 
+pytestmark = pytest.mark.any_database
+
 SERVERS = "/operators/servers/"
 CREDENTIAL = "sk-the-servers-own-credential"
 HEADERS = "X-Tenant: the-servers-own-tenant"
@@ -42,12 +44,10 @@ def page(operator: Client, path: str) -> str:
     return operator.get(SERVERS + path).content.decode()
 
 
-@pytest.mark.any_database
 def test_empty_list_says_how_to_begin(operator: Client) -> None:
     assert "No model servers yet." in page(operator, "")
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
 def test_preset_fills_in_the_form(operator: Client, preset: Any) -> None:
     response = operator.get(f"{SERVERS}add/?preset={preset.name}")
@@ -62,7 +62,6 @@ def test_preset_fills_in_the_form(operator: Client, preset: Any) -> None:
         assert Upstream.objects.get().base_url == preset.address
 
 
-@pytest.mark.any_database
 def test_unknown_preset_is_an_empty_form(operator: Client) -> None:
     assert form_data(operator.get(f"{SERVERS}add/?preset=nothing"))["name"] == [""]
 
@@ -80,7 +79,6 @@ def test_operator_adds_a_server(operator: Client) -> None:
     assert CREDENTIAL not in "".join(event.target for event in events)
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -109,7 +107,6 @@ def test_invalid_server_is_refused_and_its_credential_not_sent_back(
     assert Upstream.objects.get() == upstream
 
 
-@pytest.mark.any_database
 def test_no_page_shows_the_credential(operator: Client, upstream: Upstream) -> None:
     for path in ("", f"{upstream.pk}/", f"{upstream.pk}/edit/", f"{upstream.pk}/delete/"):
         text = page(operator, path)
@@ -186,7 +183,6 @@ def test_model_that_another_server_serves_too_goes_on(
     assert "serves no model" not in page(operator, f"{other.pk}/delete/")
 
 
-@pytest.mark.any_database
 def test_pages_show_what_all_workers_met(operator: Client, upstream: Upstream) -> None:
     assert "Not called yet" in page(operator, "")
     report("one", {upstream: sight(60, "ConnectFailed")})
@@ -199,14 +195,12 @@ def test_pages_show_what_all_workers_met(operator: Client, upstream: Upstream) -
     assert "<dd>ConnectFailed</dd>" in text  # What they met last.
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize("path", ["", "edit/", "delete/", "discover/", "models/add/"])
 def test_unknown_server_is_404(operator: Client, path: str) -> None:
     assert operator.get(f"{SERVERS}4711/{path}").status_code == 404
     assert operator.post(f"{SERVERS}4711/{path}").status_code in {404, 405}
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize("path", ["edit/", "off/", "on/", "delete/", "models/add/"])
 def test_request_of_a_former_operator_changes_nothing(
     upstream: Upstream,
@@ -226,7 +220,6 @@ def test_request_of_a_former_operator_changes_nothing(
     assert not Route.objects.exists()
 
 
-@pytest.mark.any_database
 def test_credential_is_entered_only_by_who_signed_in_lately(
     operator: Client, upstream: Upstream
 ) -> None:

@@ -87,6 +87,7 @@ def targets(name: str) -> int:
     return len(Snapshot.read("default").models[name].targets)
 
 
+@pytest.mark.any_database
 def test_admin_adds_the_teams_own_account(admin: Client, team: Team) -> None:
     assert "No model servers yet." in text_of(admin)
     form = form_data(admin.get(f"{SERVERS}add/?preset=openai"), credential=CREDENTIAL)
@@ -238,6 +239,7 @@ def test_new_address_needs_the_credential_again(admin: Client, upstream: Upstrea
     assert "enter its credential again" in refused.content.decode()
 
 
+@pytest.mark.any_database
 def test_discovered_models_are_the_teams_own(
     admin: Client, upstream: Upstream, team: Team, other_team: Team, asked: list[dict[str, Any]]
 ) -> None:
@@ -309,6 +311,7 @@ def test_page_asks_no_address_inside(
     assert not connected
 
 
+@pytest.mark.any_database
 def test_model_of_an_operators_server_can_not_be_taken(
     admin: Client, upstream: Upstream, team: Team
 ) -> None:
@@ -397,6 +400,7 @@ def test_credential_that_the_server_repeats_is_not_shown(
     assert CREDENTIAL not in text
 
 
+@pytest.mark.any_database
 def test_alias_of_others_can_not_be_taken(
     admin: Client, upstream: Upstream, team: Team, other_team: Team, asked: list[dict[str, Any]]
 ) -> None:
@@ -414,6 +418,7 @@ def test_alias_of_others_can_not_be_taken(
     assert models[f"{team.slug}/tiny"].name == f"{team.slug}/tiny"  # The team's own one.
 
 
+@pytest.mark.any_database
 def test_route_of_an_operator_leads_nobody_else_there(
     upstream: Upstream, team: Team, other_team: Team
 ) -> None:

@@ -11,6 +11,8 @@ from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.support.forms import form_data
 
+pytestmark = pytest.mark.any_database
+
 TEAMS = "/operators/teams/"
 
 
@@ -37,7 +39,6 @@ def test_team_without_slug_and_owner_gets_a_random_slug(operator: Client) -> Non
     assert not Membership.objects.exists()
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("fields", "message"),
     [
@@ -99,7 +100,6 @@ def test_team_is_switched_off_and_on(operator: Client, team: Team, alice: User) 
     ]
 
 
-@pytest.mark.any_database
 def test_list_is_searched_and_has_pages(operator: Client) -> None:
     for number in range(60):
         Team.objects.create(name=f"Team {number:02}", slug=f"slug-{number:02}")
@@ -113,7 +113,6 @@ def test_list_is_searched_and_has_pages(operator: Client) -> None:
     assert operator.get(TEAMS, {"q": "a\0b"}).status_code in {200, 400}
 
 
-@pytest.mark.any_database
 @pytest.mark.parametrize("count", [2, 40])
 def test_lists_need_the_same_queries_at_any_length(
     operator: Client, count: int, django_assert_num_queries: DjangoAssertNumQueries

@@ -46,6 +46,7 @@ def page(client: Client, call: Call) -> str:
     return " ".join(answer.content.decode().split())
 
 
+@pytest.mark.any_database
 def test_viewer_sees_what_the_caller_got_and_who_was_asked(
     sign_in: SignIn, vera: User, bob: User, issue: Issue, call: Callable[..., Call]
 ) -> None:
@@ -90,6 +91,7 @@ def test_reasons_that_are_no_error_of_ours(
     assert ("<dt>Reason</dt>" in text) == bool(reason)
 
 
+@pytest.mark.any_database
 def test_call_of_another_team_is_not_found(
     sign_in: SignIn, alice: User, other_team: Team, call: Callable[..., Call]
 ) -> None:

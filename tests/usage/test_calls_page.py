@@ -54,6 +54,7 @@ def follow(client: Client, response: Any, name: str) -> Any:
     return client.get(f"{CALLS}{link[1].replace('&amp;', '&')}", headers=HTMX)
 
 
+@pytest.mark.any_database
 def test_viewer_sees_a_row_for_each_call(
     sign_in: SignIn,
     vera: User,
@@ -152,6 +153,7 @@ def test_filters_combine_and_stay_while_paging(
     assert len(call_ids(client.get(CALLS, {"status": "4"}))) == 1
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "query", ["at=nonsense", "at=1.", "at=9999999999999999.1", "status=9", "key=%00", "model=%00"]
 )
@@ -185,6 +187,7 @@ def test_a_long_search_stops_and_continues_on_the_next_page(
     assert call_ids(second) + call_ids(third) == wanted[1:]
 
 
+@pytest.mark.any_database
 def test_deleted_keys_keep_their_name(
     sign_in: SignIn, bob: User, issue: Issue, call: Callable[..., Call]
 ) -> None:
@@ -195,6 +198,7 @@ def test_deleted_keys_keep_their_name(
     assert '<span class="name">old</span> <span class="badge">Deleted</span>' in text
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("rows", [3, 60])
 def test_queries_stay_the_same_for_any_number_of_calls(
     sign_in: SignIn,

@@ -45,6 +45,7 @@ def dora(directory: Directory) -> User:
     return User.objects.get(email="dora@example.com")
 
 
+@pytest.mark.any_database
 def test_person_is_made(directory: Directory) -> None:
     answer = directory("POST", "Users", ENTRA)
     user = User.objects.get()
@@ -78,6 +79,7 @@ def test_person_is_found(directory: Directory, dora: User, bob: User, text: str)
     assert found["Resources"][0]["id"] == str(dora.pk)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "text", ['userName eq "nobody"', 'id eq "x"', 'userName eq "\\u0000"', 'externalId eq ""']
 )
@@ -116,6 +118,7 @@ def test_lists_have_pages(directory: Directory, bob: User, alice: User, vera: Us
     assert directory("GET", "Users", count="many").status_code == 400
 
 
+@pytest.mark.any_database
 def test_service_accounts_are_not_people(directory: Directory, team: Team) -> None:
     robot = User.objects.create_user("robot", service_team=team)
     assert directory("GET", "Users").data["totalResults"] == 0
@@ -125,6 +128,7 @@ def test_service_accounts_are_not_people(directory: Directory, team: Team) -> No
     )
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     "body",
     [
@@ -196,6 +200,7 @@ def test_whom_an_operator_deactivated_stays_so(
         assert not User.objects.get(pk=dora.pk).is_active
 
 
+@pytest.mark.any_database
 def test_session_of_a_person_is_not_in_the_audit(
     directory: Directory, bob: User, alice: User
 ) -> None:
@@ -245,6 +250,7 @@ def test_details_are_changed(
     assert not dora.has_usable_password()
 
 
+@pytest.mark.any_database
 def test_whole_person_is_replaced(directory: Directory, dora: User) -> None:
     body = ENTRA | {"userName": "theodora", "active": False, "name": {"givenName": "T"}}
     answer = directory("PUT", f"Users/{dora.pk}", body)
@@ -299,6 +305,7 @@ def test_deleted_person_is_gone_and_can_come_back(directory: Directory, dora: Us
     assert dora.is_active
 
 
+@pytest.mark.any_database
 def test_operators_keep_their_names_and_addresses(
     directory: Directory, alice: User, bob: User
 ) -> None:
@@ -326,6 +333,7 @@ def test_wrong_tokens_open_nothing(directory: Directory, bob: User, header: str)
     assert User.objects.get().is_active
 
 
+@pytest.mark.any_database
 def test_wrong_tokens_are_limited_and_the_right_one_is_not(
     directory: Directory, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -367,6 +375,7 @@ def test_two_requests_make_one_person(directory: Directory) -> None:
     assert User.objects.count() == ProvisionedUser.objects.count() == 1
 
 
+@pytest.mark.any_database
 def test_account_whose_address_was_never_proved_is_not_its_makers_any_more(
     directory: Directory,
 ) -> None:

@@ -72,6 +72,7 @@ def test_key_with_only_a_name_gets_what_the_policy_allows(
     assert created["permissions"] == {"models": ["public/*"], "endpoints": "chat", "networks": []}
 
 
+@pytest.mark.any_database
 def test_actions_are_audited_with_owner_and_management_key(
     new_api_client: NewApiClient, ada: User
 ) -> None:
@@ -299,6 +300,7 @@ def test_keys_are_filtered_by_state_and_combined_filters(
     assert_problem(program.get("keys?state=team+off"), 422, "invalid")
 
 
+@pytest.mark.any_database
 def test_key_of_an_inactive_owner_is_ownerless(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:
@@ -308,6 +310,7 @@ def test_key_of_an_inactive_owner_is_ownerless(
     assert (one["name"], one["state"]) == ("his", "ownerless")
 
 
+@pytest.mark.any_database
 def test_query_count_does_not_depend_on_number_of_keys(
     new_api_client: NewApiClient, ada: User, issue: Any, django_assert_num_queries: Any
 ) -> None:
@@ -320,6 +323,7 @@ def test_query_count_does_not_depend_on_number_of_keys(
         assert len(program.get("keys").json()["data"]) == 3
 
 
+@pytest.mark.any_database
 def test_change_leaves_other_fields_unchanged(new_api_client: NewApiClient, ada: User) -> None:
     program = new_api_client(ada)
     made = program.post(
@@ -350,6 +354,7 @@ def test_change_leaves_other_fields_unchanged(new_api_client: NewApiClient, ada:
     assert program.patch(address, {}).json() == changed
 
 
+@pytest.mark.any_database
 def test_rotation_returns_a_new_secret_and_the_expiry_of_the_old_one(
     new_api_client: NewApiClient, ada: User
 ) -> None:
@@ -372,6 +377,7 @@ def test_rotation_returns_a_new_secret_and_the_expiry_of_the_old_one(
     assert assert_problem(wrong, 422, "invalid")["errors"][0]["pointer"] == "/grace"
 
 
+@pytest.mark.any_database
 def test_key_is_disabled_and_enabled(new_api_client: NewApiClient, ada: User, issue: Any) -> None:
     key, _ = issue(ada)
     program = new_api_client(ada)
@@ -380,6 +386,7 @@ def test_key_is_disabled_and_enabled(new_api_client: NewApiClient, ada: User, is
     assert program.post(f"keys/{key.public_id}/enable").json()["state"] == "active"
 
 
+@pytest.mark.any_database
 def test_leaked_key_is_enabled_only_if_the_leak_is_accepted(
     new_api_client: NewApiClient, ada: User, issue: Any
 ) -> None:
@@ -411,6 +418,7 @@ def test_deleted_key_is_404(new_api_client: NewApiClient, ada: User, issue: Any)
     assert_problem(program.get(f"keys/{key.public_id}"), 404, "not-found")
 
 
+@pytest.mark.any_database
 def test_key_of_a_former_member_is_ownerless(
     new_api_client: NewApiClient, ada: User, bob: User, issue: Any
 ) -> None:

@@ -2,6 +2,8 @@
 
 from typing import Any
 
+import pytest
+
 from keyportal.api.scopes import Scope
 from keyportal.audit.models import AuditEvent
 from keyportal.keys.models import ApiKey
@@ -30,6 +32,7 @@ def test_create_read_list_change_and_delete(new_api_client: NewApiClient, ada: U
     assert {*vias} == {(f"management key {program.key}",)}
 
 
+@pytest.mark.any_database
 def test_key_for_it(new_api_client: NewApiClient, ada: User, team: Team) -> None:
     account = changes.create(team, "ci", "ci@example.com", actor=None)
     program = new_api_client(ada)
@@ -40,6 +43,7 @@ def test_key_for_it(new_api_client: NewApiClient, ada: User, team: Team) -> None
     assert program.delete(PATH).status_code == 204
 
 
+@pytest.mark.any_database
 def test_key_for_a_person_or_an_account_elsewhere(
     new_api_client: NewApiClient, ada: User, bob: User, other_team: Team
 ) -> None:
@@ -53,6 +57,7 @@ def test_key_for_a_person_or_an_account_elsewhere(
     assert not ApiKey.objects.exists()
 
 
+@pytest.mark.any_database
 def test_members_program_may_only_read(new_api_client: NewApiClient, bob: User, team: Team) -> None:
     changes.create(team, "ci", "ci@example.com", actor=None)
     program = new_api_client(bob)
@@ -65,6 +70,7 @@ def test_members_program_may_only_read(new_api_client: NewApiClient, bob: User, 
     assert User.objects.get(service_team=team).contact == "ci@example.com"
 
 
+@pytest.mark.any_database
 def test_its_scope_is_needed(new_api_client: NewApiClient, ada: User) -> None:
     program = new_api_client(ada, scopes=[Scope.MEMBERS_READ, Scope.KEYS_WRITE])
     assert_problem(program.post("service-accounts", BODY), 403, "missing-scope")

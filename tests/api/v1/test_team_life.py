@@ -14,6 +14,7 @@ PATH = "teams/u-8105f7322477"
 DELETE = f"{PATH}?confirm_name=Acme"
 
 
+@pytest.mark.any_database
 def test_admins_program_renames_it(new_api_client: NewApiClient, ada: User, team: Team) -> None:
     program = new_api_client(ada)
     before = program.get(PATH).json()
@@ -23,6 +24,7 @@ def test_admins_program_renames_it(new_api_client: NewApiClient, ada: User, team
     assert (event.via, event.address) == (f"management key {program.key}", "127.0.0.1")
 
 
+@pytest.mark.any_database
 def test_owners_program_changes_its_slug(
     new_api_client: NewApiClient, alice: User, team: Team, model: ServedModel
 ) -> None:
@@ -74,6 +76,7 @@ def test_invalid_value_is_refused(
     assert (team.name, team.slug) == Team.objects.values_list("name", "slug").get()
 
 
+@pytest.mark.any_database
 def test_owners_program_switches_it_off_and_ends_with_that(
     new_api_client: NewApiClient, alice: User, team: Team
 ) -> None:

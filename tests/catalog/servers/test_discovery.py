@@ -26,6 +26,7 @@ from tests.support.proxies import make_certificate
 pytestmark = pytest.mark.django_db
 
 
+@pytest.mark.any_database
 def test_discovered_models_are_public_and_callable(server: ModelListServer, team: Team) -> None:
     server.lists("deepseek-r1", "meta-llama/Llama-3.1-8B")
     names, said = run("add_upstream", "vllm", server.url, "--discover")
@@ -36,6 +37,7 @@ def test_discovered_models_are_public_and_callable(server: ModelListServer, team
     assert Route.objects.get(model__name=names[1]).upstream_model == "meta-llama/Llama-3.1-8B"
 
 
+@pytest.mark.any_database
 def test_models_discovered_for_a_team_are_its_own(
     server: ModelListServer, team: Team, other_team: Team
 ) -> None:
@@ -46,6 +48,7 @@ def test_models_discovered_for_a_team_are_its_own(
     assert not ServedModel.objects.callable_by(other_team).exists()
 
 
+@pytest.mark.any_database
 def test_the_credential_is_shown_to_the_server_and_stored_encrypted(
     server: ModelListServer, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -86,6 +89,7 @@ def test_repeating_is_idempotent_and_adds_new_models(server: ModelListServer) ->
     assert Route.objects.count() == ServedModel.objects.count() == 2
 
 
+@pytest.mark.any_database
 def test_a_second_server_with_the_same_model_shares_its_name(server: ModelListServer) -> None:
     server.lists("qwen")
     run("add_upstream", "one", server.url, "--discover")
@@ -93,6 +97,7 @@ def test_a_second_server_with_the_same_model_shares_its_name(server: ModelListSe
     assert ServedModel.objects.get().routes.count() == 2
 
 
+@pytest.mark.any_database
 def test_invalid_ids_are_skipped_with_a_note(server: ModelListServer) -> None:
     server.lists("qwen", "has spaces", "<script>")
     names, said = run("add_upstream", "vllm", server.url, "--discover")
@@ -225,6 +230,7 @@ def test_endless_pages_are_refused(server: ModelListServer) -> None:
     assert len(server.asked) <= 30
 
 
+@pytest.mark.any_database
 def test_name_of_another_team_is_skipped(
     server: ModelListServer, team: Team, other_team: Team
 ) -> None:
@@ -412,6 +418,7 @@ def test_stored_disguised_link_local_address_is_not_called() -> None:
         model_ids(upstream)
 
 
+@pytest.mark.any_database
 def test_built_in_model_server_cannot_be_discovered() -> None:
     with pytest.raises(CommandError, match="Use add_model"):
         run("add_upstream", "echo", "loopback:", "--discover")

@@ -115,6 +115,7 @@ def test_valid_key_gets_its_verdict(
     ]
 
 
+@pytest.mark.any_database
 def test_a_key_without_a_list_may_call_all(admission: Admission, alice: User, issue: Issue) -> None:
     (verdict,) = judge(admission, issue(alice)[1])
     assert isinstance(verdict, Verdict)
@@ -287,6 +288,7 @@ async def arrivals(admission: Admission, seconds: float, turns: int = 2) -> int:
     return len(await asyncio.gather(*waiting))
 
 
+@pytest.mark.any_database
 def test_batch_waits_while_each_iteration_brings_new_requests(
     admission: Admission, statements: list[Statement], monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -295,6 +297,7 @@ def test_batch_waits_while_each_iteration_brings_new_requests(
     assert len(statements) == 1
 
 
+@pytest.mark.any_database
 def test_batch_waits_at_most_collect_seconds(
     admission: Admission, statements: list[Statement]
 ) -> None:
@@ -308,6 +311,7 @@ def test_batch_waits_at_most_collect_seconds(
     pytest.fail("Each time, one batch waited for all requests.")
 
 
+@pytest.mark.any_database
 def test_single_request_does_not_wait(admission: Admission) -> None:
     """Its batch starts after the callbacks that were ready."""
 
@@ -447,6 +451,7 @@ def test_each_request_has_its_own_deadline(
         assert waited > 0.19
 
 
+@pytest.mark.any_database
 def test_too_many_waiting_requests_are_refused(
     admission: Admission, alice: User, issue: Issue, gate: Event, monkeypatch: pytest.MonkeyPatch
 ) -> None:

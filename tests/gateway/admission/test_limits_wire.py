@@ -84,6 +84,7 @@ def test_limit_is_exact_for_calls_at_once_and_refused_ones_reach_no_upstream(
     assert windows().get().requests == 150
 
 
+@pytest.mark.any_database
 def test_responses_to_a_limited_key_have_rate_limit_headers(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
@@ -100,6 +101,7 @@ def test_responses_to_a_limited_key_have_rate_limit_headers(
     assert live.chat(key, model).headers["x-ratelimit-remaining-tokens"] == "992"
 
 
+@pytest.mark.any_database
 def test_responses_to_a_key_without_limits_have_no_rate_limit_headers(
     live: Server, limited: Callable[..., str], serve_model: Serve
 ) -> None:
@@ -130,6 +132,7 @@ def seconds_left() -> float:
     return 60 - datetime.now(UTC).timestamp() % 60
 
 
+@pytest.mark.any_database
 def test_full_minute_is_a_rate_limit_with_retry_after(
     live: Server, limited: Callable[..., str], serve_model: Serve, fake: FakeUpstream
 ) -> None:
@@ -269,6 +272,7 @@ def test_limit_is_read_from_the_key_for_each_request(
     assert live.chat(text, model).status == 200
 
 
+@pytest.mark.any_database
 def test_requests_without_a_key_change_no_counter(
     live: Server, limited: Callable[..., str]
 ) -> None:

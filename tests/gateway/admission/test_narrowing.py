@@ -136,6 +136,7 @@ ASKED: dict[str, list[tuple[str, str, object]]] = {
 }
 
 
+@pytest.mark.any_database
 def test_no_forward_auth_request_passes_after_the_change(
     live: Server, bob: User, issue: Issue, model: ServedModel, team: Team
 ) -> None:
@@ -191,6 +192,7 @@ def ask(server: Server, request: bytes) -> Reply:
         return connection.reply()
 
 
+@pytest.mark.any_database
 def test_untrusted_client_can_not_choose_its_address(live: Server, bob: User, issue: Issue) -> None:
     """Attack: a client sends X-Forwarded-For with an allowed address."""
     _, text = issue(bob, permissions=Permissions(networks=("192.0.2.0/24",)))
@@ -250,6 +252,7 @@ def test_anthropics_clients_get_their_format(
     assert told["request_id"] == reply.headers["request-id"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("endpoints", "chats", "embeds"),
     [
@@ -296,6 +299,7 @@ def raw(reply: Reply) -> tuple[int, dict[str, str], bytes]:
     return reply.status, {**reply.headers, "date": ""}, reply.body
 
 
+@pytest.mark.any_database
 def test_disabled_key_is_answered_byte_for_byte_like_a_deleted_one(
     live: Server, bob: User, issue: Issue, model: ServedModel
 ) -> None:

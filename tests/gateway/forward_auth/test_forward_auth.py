@@ -28,6 +28,8 @@ from tests.support.clock import ensure_time_left
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.server import CHAT, Reply, Server, head, wait_until
 
+pytestmark = pytest.mark.any_database
+
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 OwnServer = Callable[..., Server]
@@ -90,7 +92,6 @@ def test_bad_keys_through_a_proxy_are_throttled(
         assert time.monotonic() - began >= 20 * UNAUTHORIZED_DELAY_SECONDS
 
 
-@pytest.mark.any_database
 @pytest.mark.gateway
 def test_an_access_log_names_each_verification_and_no_key(
     own_server: OwnServer, alice: User, issue: Issue
@@ -102,7 +103,6 @@ def test_an_access_log_names_each_verification_and_no_key(
     assert key not in server.log
 
 
-@pytest.mark.any_database
 @pytest.mark.gateway
 def test_session_is_not_accepted(live: Server, alice: User) -> None:
     assert live.request("GET", VERIFY_PATH, headers={"Cookie": "sessionid=abc"}).status == 401
@@ -121,7 +121,6 @@ def test_body_is_not_read() -> None:
     assert client.headers[b"connection"] == b"close"
 
 
-@pytest.mark.any_database
 @pytest.mark.gateway
 @pytest.mark.parametrize("status", [200, 401])
 @pytest.mark.parametrize("announced", ["Content-Length: 1000000", "Transfer-Encoding: chunked"])
@@ -138,7 +137,6 @@ def test_announced_body_is_not_awaited(
         assert connection.is_closed()
 
 
-@pytest.mark.any_database
 @pytest.mark.gateway
 def test_body_is_never_parsed_as_a_request(live: Server, alice: User, issue: Issue) -> None:
     """Attack: a body that contains a request, on a connection that a proxy shares."""
@@ -158,7 +156,6 @@ def test_body_is_never_parsed_as_a_request(live: Server, alice: User, issue: Iss
     assert victim.secrets.get().last_used_at is None
 
 
-@pytest.mark.any_database
 @pytest.mark.gateway
 def test_connections_without_bodies_are_used_again(live: Server, alice: User, issue: Issue) -> None:
     _, key = issue(alice)
@@ -215,7 +212,6 @@ def test_of_two_models_both_must_be_allowed(
             assert connection.reply().status == 403
 
 
-@pytest.mark.any_database
 @pytest.mark.gateway
 def test_long_refusal_is_in_the_body_only(
     live: Server, alice: User, model: ServedModel, issue: Issue
@@ -373,7 +369,6 @@ def test_other_paths_are_no_verifications(path: str) -> None:
     assert not is_verification(path)
 
 
-@pytest.mark.any_database
 @pytest.mark.gateway
 def test_the_address_is_the_clients_only_where_the_proxy_is_trusted(
     live: Server, own_server: OwnServer, alice: User, issue: Issue
@@ -393,7 +388,6 @@ def test_the_address_is_the_clients_only_where_the_proxy_is_trusted(
         assert verify(trusting, local, X_Forwarded_For=chain).status == status
 
 
-@pytest.mark.any_database
 @pytest.mark.gateway
 def test_plain_http_is_refused_where_the_address_is_https_unless_a_trusted_proxy_says_otherwise(
     own_server: OwnServer, alice: User, issue: Issue

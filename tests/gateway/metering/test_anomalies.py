@@ -265,6 +265,7 @@ def test_made_up_public_ids_are_not_stored(workers: list[Meter], bob: User, issu
     assert not Alarm.objects.exists()
 
 
+@pytest.mark.any_database
 def test_use_of_deleted_key_is_mailed_to_its_owner(
     workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
@@ -280,6 +281,7 @@ def test_use_of_deleted_key_is_mailed_to_its_owner(
     )
 
 
+@pytest.mark.any_database
 def test_use_of_deleted_key_is_mailed_to_its_last_owner(
     workers: list[Meter], alice: User, ada: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
@@ -293,6 +295,7 @@ def test_use_of_deleted_key_is_mailed_to_its_last_owner(
     assert mail_server.recipients == ["ada@example.com"]
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("how", ["left", "deactivated", "deleted"])
 def test_use_of_deleted_key_without_owner_is_mailed_to_admins(
     workers: list[Meter],
@@ -317,6 +320,7 @@ def test_use_of_deleted_key_without_owner_is_mailed_to_admins(
     assert sorted(mail_server.recipients) == ["ada@example.com", "alice@example.com"]
 
 
+@pytest.mark.any_database
 def test_use_of_deleted_key_is_mailed_to_renamed_owner_not_to_new_user_of_the_name(
     workers: list[Meter], team: Team, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
@@ -330,6 +334,7 @@ def test_use_of_deleted_key_is_mailed_to_renamed_owner_not_to_new_user_of_the_na
     assert mail_server.recipients == ["bob@example.com"]
 
 
+@pytest.mark.any_database
 def test_use_of_rotated_secret_is_mailed_to_owner(
     workers: list[Meter], alice: User, bob: User, issue: Issue, mail_server: MailServer
 ) -> None:
@@ -407,6 +412,7 @@ def test_two_concurrent_workers_count_each_others_networks(
     assert alarm_targets(Action.KEY_MANY_NETWORKS) == [f"{key}: 4 networks"]
 
 
+@pytest.mark.any_database
 def test_kinds_of_alarms_are_separate(workers: list[Meter], bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     call_from(workers[0], key, *addresses(4))
@@ -419,6 +425,7 @@ def test_kinds_of_alarms_are_separate(workers: list[Meter], bob: User, issue: Is
     assert Alarm.objects.count() == 2
 
 
+@pytest.mark.any_database
 def test_alarms_can_be_turned_off(
     workers: list[Meter], bob: User, issue: Issue, settings: Settings
 ) -> None:
@@ -474,6 +481,7 @@ def test_failed_detection_loses_no_usage(
     assert UsageDay.objects.get().requests == 8
 
 
+@pytest.mark.any_database
 def test_deleted_team_gets_no_alarm(workers: list[Meter], bob: User, issue: Issue) -> None:
     key, text = issue(bob)
     key.revoke(actor=bob)

@@ -71,6 +71,7 @@ def test_a_token_limit_holds_for_a_client_that_hangs_up(
     assert live.chat(text, model).status == 429
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize(
     ("behaviour", "status"), [("half", 502), ("hang_up", 502), ("trickle_head", 504)]
 )
@@ -84,6 +85,7 @@ def test_a_prompt_counts_whose_answer_fails(
     assert call.prompt_tokens > 10
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("behaviour", ["status:400", "status:429", "status:500", "status:401"])
 def test_a_prompt_that_a_model_server_refuses_does_not_count(
     live: Server, alice: User, issue: Issue, serve_model: Serve, behaviour: str
@@ -95,6 +97,7 @@ def test_a_prompt_that_a_model_server_refuses_does_not_count(
     assert (call.prompt_tokens, call.is_estimated) == (0, False)
 
 
+@pytest.mark.any_database
 def test_a_prompt_that_reaches_no_model_server_does_not_count(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
@@ -105,6 +108,7 @@ def test_a_prompt_that_reaches_no_model_server_does_not_count(
     assert (call.prompt_tokens, call.is_estimated) == (0, False)
 
 
+@pytest.mark.any_database
 def test_a_picture_counts_a_fixed_sum(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
@@ -118,6 +122,7 @@ def test_a_picture_counts_a_fixed_sum(
     assert MEDIA_TOKENS < call.prompt_tokens < MEDIA_TOKENS + 100
 
 
+@pytest.mark.any_database
 def test_an_error_in_a_stream_makes_the_call_a_failure(
     live: Server, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
@@ -129,6 +134,7 @@ def test_an_error_in_a_stream_makes_the_call_a_failure(
     assert UsageDay.objects.get(public_id=key.public_id).failures == 1
 
 
+@pytest.mark.any_database
 @pytest.mark.usefixtures("release")
 def test_a_client_that_leaves_after_the_last_event_has_not_failed(
     live: Server, alice: User, issue: Issue, serve_model: Serve

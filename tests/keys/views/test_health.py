@@ -75,6 +75,7 @@ def call(team: Team, public_id: str, address: str | None, days: float) -> None:
     )
 
 
+@pytest.mark.any_database
 def test_healthy_key_has_no_findings(sign_in: SignIn, ada: User, team: Team, good: ApiKey) -> None:
     assert found(team) == set()
     assert "No findings." in sign_in(ada).get(HEALTH).content.decode()
@@ -91,6 +92,7 @@ def test_unused_key_is_idle(team: Team, good: ApiKey) -> None:
     assert found(team) == set()
 
 
+@pytest.mark.any_database
 def test_rotation_does_not_make_a_used_key_idle(team: Team, bob: User, good: ApiKey) -> None:
     """Its new secret was not used yet; the one that it had was."""
     rotate(good, GracePeriod.NOW, actor=bob)
@@ -99,6 +101,7 @@ def test_rotation_does_not_make_a_used_key_idle(team: Team, bob: User, good: Api
     assert found(team) == {"idle"}
 
 
+@pytest.mark.any_database
 def test_refused_key_is_not_idle(team: Team, good: ApiKey) -> None:
     Secret.objects.update(last_used_at=ago(91))
     ApiKey.objects.update(disabled_at=ago(0), disabled_by="owner")
@@ -114,6 +117,7 @@ def test_each_finding_has_existing_actions() -> None:
             assert resolve(f"{KEYS}7QmX2aPd/{action.path}").url_name
 
 
+@pytest.mark.any_database
 def test_key_of_a_former_member_can_be_rotated_or_handed_over(
     sign_in: SignIn, ada: User, bob: User, team: Team, good: ApiKey
 ) -> None:
@@ -124,6 +128,7 @@ def test_key_of_a_former_member_can_be_rotated_or_handed_over(
     assert "bob</span> may still have the key" in text
 
 
+@pytest.mark.any_database
 def test_key_without_expiry_is_found_until_it_is_disabled(team: Team, good: ApiKey) -> None:
     ApiKey.objects.update(expires_at=None)
     assert found(team) == {"never-expires"}
@@ -142,6 +147,7 @@ def test_old_secret_is_found_by_the_rotation_age_of_the_policy(
     assert found(team) == set()
 
 
+@pytest.mark.any_database
 def test_key_of_a_former_or_inactive_member_is_found(team: Team, bob: User, good: ApiKey) -> None:
     User.objects.filter(pk=bob.pk).update(is_active=False)
     assert found(team) == {"owner-left"}
@@ -151,11 +157,13 @@ def test_key_of_a_former_or_inactive_member_is_found(team: Team, bob: User, good
     assert found(team) == {"owner-left"}
 
 
+@pytest.mark.any_database
 def test_reported_leak_is_found_in_a_disabled_key(team: Team, good: ApiKey) -> None:
     ApiKey.objects.update(reported_at=ago(1), disabled_at=ago(1), disabled_by="leak")
     assert found(team) == {"reported"}
 
 
+@pytest.mark.any_database
 def test_policy_violation_is_found_with_the_action_that_fixes_it(team: Team, good: ApiKey) -> None:
     team.policy = Policy(max_lifetime_days=7, models=("public/*",), name_pattern="ci-*")
     (row,) = health_report(team, ApiKey.objects.for_team(team), "breaks-policy", None).rows
@@ -191,6 +199,7 @@ def test_allowed_models_that_are_not_called_are_found(
     assert found(team) == set()
 
 
+@pytest.mark.any_database
 def test_new_key_is_not_checked_for_uncalled_models(
     team: Team, good: ApiKey, model: ServedModel
 ) -> None:
@@ -218,6 +227,7 @@ def test_network_that_was_not_seen_before_is_found(team: Team, good: ApiKey) -> 
     assert found(team) == set()
 
 
+@pytest.mark.any_database
 def test_networks_of_first_calls_are_not_new(team: Team, other_team: Team, good: ApiKey) -> None:
     call(team, good.public_id, "192.0.2.7", 0.2)
     call(team, good.public_id, "198.51.100.1", 0.1)
@@ -252,6 +262,7 @@ def test_listing_models_from_a_new_network_is_found(
     assert found(team) == {"new-address"}
 
 
+@pytest.mark.any_database
 def test_network_that_listed_models_before_is_not_new(team: Team, good: ApiKey) -> None:
     look(team, good.public_id, "192.0.2.0/24", 3)
     call(team, good.public_id, "192.0.2.7", 0.1)
@@ -309,6 +320,7 @@ def test_page_can_be_filtered_by_finding(
     assert "endless" in client.get(HEALTH, {"finding": "REPORTED"}).content.decode()
 
 
+@pytest.mark.any_database
 def test_members_see_only_their_own_keys(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
@@ -333,6 +345,7 @@ def test_most_urgent_findings_come_first(team: Team, bob: User, issue: Issue) ->
     ]
 
 
+@pytest.mark.any_database
 def test_keys_of_other_teams_are_not_checked(
     team: Team, other_team: Team, charlie: User, issue: Issue
 ) -> None:
@@ -348,6 +361,7 @@ def test_long_list_is_paginated(sign_in: SignIn, ada: User, bob: User, team: Tea
     assert "26–27 of 27" in client.get(HEALTH, {"page": "99"}).content.decode()
 
 
+@pytest.mark.any_database
 def test_query_count_does_not_depend_on_number_of_keys(
     sign_in: SignIn,
     ada: User,

@@ -32,6 +32,7 @@ def names(response: Any) -> list[str]:
     return [row.key.name for row in response.context["rows"]]
 
 
+@pytest.mark.any_database
 def test_member_sees_the_teams_keys(
     sign_in: SignIn, alice: User, bob: User, issue: Issue, team: Team
 ) -> None:
@@ -96,6 +97,7 @@ def test_member_can_delete_only_their_own_keys(
     assert f"{LIST}{hers.public_id}/delete/" not in text
 
 
+@pytest.mark.any_database
 def test_other_teams_keys_are_not_listed(
     sign_in: SignIn, alice: User, charlie: User, other_team: Team, issue: Issue
 ) -> None:
@@ -161,6 +163,7 @@ def test_search_for_a_masked_key_finds_it(sign_in: SignIn, alice: User, issue: I
     assert names(client.get(LIST, {"q": "sk-kp-named"})) == ["sk-kp-named"]
 
 
+@pytest.mark.any_database
 def test_invalid_parameters_are_ignored(sign_in: SignIn, alice: User, issue: Issue) -> None:
     issue(alice)
     client = sign_in(alice)
@@ -203,6 +206,7 @@ def test_heading_links_the_opposite_order(sign_in: SignIn, alice: User, issue: I
     assert 'href="?sort=-last_used&amp;q=test"' in text
 
 
+@pytest.mark.any_database
 def test_pages_hold_25_and_keep_search_and_order(sign_in: SignIn, alice: User, team: Team) -> None:
     fill(team, alice, 27)
     client = sign_in(alice)
@@ -293,6 +297,7 @@ def test_row_shows_the_requests_of_14_days(
     assert "style=" not in text
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("keys", [3, 60])
 def test_query_count_does_not_depend_on_number_of_keys(
     sign_in: SignIn,

@@ -29,6 +29,7 @@ SignIn = Callable[[User], Client]
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
+@pytest.mark.any_database
 def test_owner_switches_it_off(sign_in: SignIn, alice: User, team: Team, issue: Issue) -> None:
     issue(alice)
     client = sign_in(alice)
@@ -102,6 +103,7 @@ def test_owner_deletes_it_with_its_name(
     assert client.get(SETTINGS).status_code == 404
 
 
+@pytest.mark.any_database
 def test_deletion_ends_no_session(sign_in: SignIn, alice: User, other_team: Team) -> None:
     """A member of other teams goes on there."""
     Membership.objects.create(team=other_team, user=alice)
@@ -122,6 +124,7 @@ def test_weaker_roles_end_nothing(sign_in: SignIn, bob: User, team: Team, role: 
     assert team.is_active
 
 
+@pytest.mark.any_database
 def test_owner_who_was_demoted_meanwhile_deletes_nothing(team: Team, alice: User) -> None:
     Membership.objects.filter(user=alice).update(role=Role.ADMIN)
     with pytest.raises(PermissionDenied, match="needs the role Owner"):
@@ -131,6 +134,7 @@ def test_owner_who_was_demoted_meanwhile_deletes_nothing(team: Team, alice: User
     assert Team.objects.filter(is_active=True).exists()
 
 
+@pytest.mark.any_database
 def test_name_that_changed_meanwhile_deletes_nothing(team: Team, alice: User) -> None:
     Team.objects.update(name="Nova")
     with pytest.raises(changes.WrongName):
@@ -138,6 +142,7 @@ def test_name_that_changed_meanwhile_deletes_nothing(team: Team, alice: User) ->
     assert Team.objects.exists()
 
 
+@pytest.mark.any_database
 def test_page_of_a_team_that_is_deleted_meanwhile_is_not_found(
     sign_in: SignIn, ada: User, team: Team, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -193,6 +198,7 @@ def _issue(team: Team, owner: User) -> str:
     return "created"
 
 
+@pytest.mark.any_database
 def test_command(team: Team) -> None:
     with pytest.raises(CommandError, match="another one"):
         run("deleteteam", team.slug, "--name", "Nova")

@@ -44,6 +44,7 @@ def age(slug: str, days: int) -> None:
     UsedSlug.objects.filter(slug=slug).update(replaced_at=timezone.now() - timedelta(days=days))
 
 
+@pytest.mark.any_database
 def test_owner_changes_it(sign_in: SignIn, alice: User, team: Team) -> None:
     client = sign_in(alice)
     data = form_data(client.get(SLUG), slug="nova")
@@ -58,6 +59,7 @@ def test_owner_changes_it(sign_in: SignIn, alice: User, team: Team) -> None:
     assert (event.target, event.actor) == (f"Team: Slug: {OLD} → nova", "alice")
 
 
+@pytest.mark.any_database
 def test_history_stays(sign_in: SignIn, alice: User, team: Team, issue: Issue) -> None:
     """Audit, receipts and usage of before are still those of the team."""
     key, _ = issue(alice)
@@ -75,6 +77,7 @@ def test_history_stays(sign_in: SignIn, alice: User, team: Team, issue: Issue) -
     assert UsageDay.objects.for_team(team).get().requests == 3
 
 
+@pytest.mark.any_database
 def test_former_addresses_redirect(sign_in: SignIn, bob: User, team: Team, issue: Issue) -> None:
     key, _ = issue(bob)
     changes.change_slug(team, "nova", actor=None)
@@ -88,6 +91,7 @@ def test_former_addresses_redirect(sign_in: SignIn, bob: User, team: Team, issue
     assert key.disabled_by == "owner"
 
 
+@pytest.mark.any_database
 def test_former_addresses_are_not_told_to_others(
     sign_in: SignIn, charlie: User, team: Team
 ) -> None:
@@ -96,6 +100,7 @@ def test_former_addresses_are_not_told_to_others(
         assert sign_in(charlie).get(f"/teams/{slug}/keys/").status_code == 404
 
 
+@pytest.mark.any_database
 def test_former_slug_works_for_90_days(
     sign_in: SignIn, bob: User, team: Team, model: ServedModel
 ) -> None:
@@ -110,6 +115,7 @@ def test_former_slug_works_for_90_days(
     assert OLD not in client.get("/teams/nova/settings/").content.decode()
 
 
+@pytest.mark.any_database
 def test_workers_learn_of_the_end(team: Team, model: ServedModel) -> None:
     changes.change_slug(team, "nova", actor=None)
     version = CatalogVersion.objects.get().version
@@ -123,6 +129,7 @@ def test_workers_learn_of_the_end(team: Team, model: ServedModel) -> None:
     assert CatalogVersion.objects.get().version == known
 
 
+@pytest.mark.any_database
 def test_slug_takes_no_alias_away_from_others(team: Team, model: ServedModel) -> None:
     """A model goes before an alias of its name, and is of this team only."""
     public = ServedModel.objects.create(name="public/large")
@@ -133,6 +140,7 @@ def test_slug_takes_no_alias_away_from_others(team: Team, model: ServedModel) ->
     assert team.slug == OLD
 
 
+@pytest.mark.any_database
 def test_slug_stays_with_its_team_after_its_time(team: Team) -> None:
     """Otherwise groups that name the team by it take the roles of its members back."""
     changes.change_slug(team, "nova", actor=None)
@@ -145,6 +153,7 @@ def test_slug_stays_with_its_team_after_its_time(team: Team) -> None:
     assert not UsedSlug.objects.get(slug=OLD).is_end_known
 
 
+@pytest.mark.any_database
 def test_model_names_follow_and_former_names_work(team: Team, model: ServedModel) -> None:
     public = ServedModel.objects.create(name="public/x")
     Route.objects.create(
@@ -188,6 +197,7 @@ def test_models_page_tells_the_former_names(
     assert ">nova/test</code>" in page
 
 
+@pytest.mark.any_database
 def test_permissions_follow(team: Team, alice: User, issue: Issue) -> None:
     key, _ = issue(alice, "one", permissions=Permissions(models=(f"{OLD}/test", "public/*")))
     free, _ = issue(alice, "two")
@@ -211,6 +221,7 @@ def test_permissions_follow(team: Team, alice: User, issue: Issue) -> None:
     assert team.policy == Policy(models=("nova/*", "public/*"), must_expire=True)
 
 
+@pytest.mark.any_database
 def test_service_accounts_follow(team: Team, alice: User) -> None:
     account = create_account(team, "ci", "ci@example.com", actor=None)
     changes.change_slug(team, "nova", actor=alice)
@@ -264,6 +275,7 @@ def test_no_other_team_gets_the_former_slug(team: Team, other_team: Team, alice:
         Team(name="Heir", slug=OLD).full_clean()
 
 
+@pytest.mark.any_database
 def test_team_gets_its_former_slug_back(
     sign_in: SignIn, alice: User, team: Team, model: ServedModel
 ) -> None:
@@ -276,6 +288,7 @@ def test_team_gets_its_former_slug_back(
     assert client.get("/teams/nova/keys/").status_code == 307
 
 
+@pytest.mark.any_database
 def test_several_changes_lead_to_the_present_slug(
     sign_in: SignIn, alice: User, team: Team, model: ServedModel
 ) -> None:
@@ -301,6 +314,7 @@ def test_weaker_roles_do_not_change_it(sign_in: SignIn, bob: User, team: Team, r
         changes.change_slug(team, "nova", actor=bob)
 
 
+@pytest.mark.any_database
 def test_slug_that_somebody_else_changed_in_the_meantime(
     sign_in: SignIn, alice: User, team: Team
 ) -> None:
@@ -341,6 +355,7 @@ def test_two_teams_want_one_slug(team: Team, other_team: Team) -> None:
     assert Team.objects.filter(slug="nova").count() == 1
 
 
+@pytest.mark.any_database
 def test_commands_know_the_former_slug(team: Team) -> None:
     assert run("setteam", OLD, "--slug", "nova")[0][0].startswith("nova: Acme")
     assert run("setteam", OLD, "--max-keys", "7")[0][0].startswith("nova: Acme, at most 7")

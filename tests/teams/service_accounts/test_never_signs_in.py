@@ -81,6 +81,7 @@ def test_no_sign_in_without_a_password(account: User) -> None:
     assert not AuditEvent.objects.filter(action=Action.SIGNED_IN).exists()
 
 
+@pytest.mark.any_database
 def test_sessions_of_people_still_open_pages(sign_in: SignIn, bob: User) -> None:
     assert sign_in(bob).get("/teams/u-8105f7322477/keys/").status_code == 200
 
@@ -141,6 +142,7 @@ def test_operators_can_not_give_it_an_address_or_flags(client: Client, account: 
     assert (account.email, account.is_superuser) == ("", False)
 
 
+@pytest.mark.any_database
 def test_address_of_allauth_alone_opens_nothing(client: Client, account: User) -> None:
     """Attack: a row that a provider or a mistake left."""
     EmailAddress.objects.create(user=account, email="ci@example.com", verified=True, primary=True)
@@ -149,6 +151,7 @@ def test_address_of_allauth_alone_opens_nothing(client: Client, account: User) -
     assert_signed_out(client)
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("role", [Role.VIEWER, Role.ADMIN, Role.OWNER])
 def test_its_role_does_not_change(account: User, role: Role) -> None:
     membership = Membership.objects.get(user=account)
@@ -157,6 +160,7 @@ def test_its_role_does_not_change(account: User, role: Role) -> None:
         membership.save(update_fields=["role"])
 
 
+@pytest.mark.any_database
 def test_it_joins_no_other_team(account: User, other_team: Team) -> None:
     with pytest.raises(ValidationError, match="in its own team"):
         Membership.objects.create(team=other_team, user=account)

@@ -37,6 +37,7 @@ def seconds_left() -> float:
     return (Session.objects.get().expire_date - timezone.now()).total_seconds()
 
 
+@pytest.mark.any_database
 def test_a_session_ends_if_it_is_not_used(client: Client, bob: User) -> None:
     assert post(client, "bob") == 302
     assert 12 * HOUR - 60 < seconds_left() <= 12 * HOUR
@@ -44,6 +45,7 @@ def test_a_session_ends_if_it_is_not_used(client: Client, bob: User) -> None:
     assert not is_signed_in(client)
 
 
+@pytest.mark.any_database
 def test_use_keeps_a_session(client: Client, bob: User, clock: Clock) -> None:
     post(client, "bob")
     Session.objects.update(expire_date=timezone.now() + timedelta(hours=1))
@@ -55,6 +57,7 @@ def test_use_keeps_a_session(client: Client, bob: User, clock: Clock) -> None:
     assert seconds_left() > 11 * HOUR
 
 
+@pytest.mark.any_database
 def test_use_does_not_write_each_time(
     client: Client, bob: User, django_assert_num_queries: DjangoAssertNumQueries
 ) -> None:
@@ -80,6 +83,7 @@ def test_a_page_that_updates_itself_keeps_no_session(
     assert seconds_left() > HOUR
 
 
+@pytest.mark.any_database
 @pytest.mark.parametrize("remember", [{}, {"remember": "on"}])
 def test_a_session_ends_at_its_age_however_much_it_is_used(
     client: Client, bob: User, clock: Clock, remember: dict[str, str]
