@@ -118,6 +118,7 @@ def test_actor_is_recorded_by_id_and_name_of_that_time(team: Team, bob: User) ->
     assert [*rows] == [(bob.pk, "bob"), (None, "")]
 
 
+@pytest.mark.any_database
 def test_an_exception_ends_acting_via(team: Team) -> None:
     with pytest.raises(AppendOnlyError), acting_via("y" * 300):
         AuditEvent.objects.record(Action.KEY_CREATED, target="ci", team=team).delete()

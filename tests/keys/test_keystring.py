@@ -210,7 +210,7 @@ def test_redact_keeps_other_escaped_text(text: str) -> None:
 @pytest.mark.parametrize("unit", ["%25", "25", "%", "%73", "sk-kp-", "%73%6b-kp-", "s%2525"])
 def test_redact_is_fast_for_any_text(unit: str) -> None:
     """A path is the caller's to choose; what grows with its square would hold up a worker."""
-    text = "%" + unit * (1_000_000 // len(unit))
+    text = "%" + unit * (500_000 // len(unit))
     start = time.process_time()
     keystring.redact(text)
-    assert time.process_time() - start < 60  # The square would be hours.
+    assert time.process_time() - start < 60  # The square would take an hour.

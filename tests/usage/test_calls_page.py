@@ -120,11 +120,12 @@ def test_page_and_fragment_have_the_same_address(sign_in: SignIn, vera: User) ->
     assert "HX-Request" in page["Vary"]
 
 
-def test_pages_have_50_calls_and_links_both_ways(
-    sign_in: SignIn, vera: User, call: Callable[..., Call]
+def test_pages_have_links_both_ways(
+    sign_in: SignIn, vera: User, call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(call_log, "PAGE_SIZE", 10)
     # Three calls at each time, so that a page ends between calls of the same time.
-    made = [call(ago=number // 3).pk for number in range(120)]
+    made = [call(ago=number // 3).pk for number in range(24)]
     expected = [row.pk for row in Call.objects.order_by("-started_at", "-pk")]
     assert sorted(expected) == sorted(made)
     client = sign_in(vera)
@@ -139,31 +140,32 @@ def test_pages_have_50_calls_and_links_both_ways(
     assert call_ids(follow(client, again, "newer")) == call_ids(first)
 
 
-def test_filters_combine_and_stay_while_paging(
+def test_pages_have_50_calls_and_filters_combine_and_stay_while_paging(
     sign_in: SignIn, vera: User, call: Callable[..., Call]
 ) -> None:
-    for number in range(60):
+    for number in range(52):
         call(ago=number, status=503, model="50%/x", public_id="11111111")
     for fields in ({"status": 200}, {"model": "50"}, {"public_id": "22222222"}, {"status": 499}):
         call(**{"status": 503, "model": "50%/x", "public_id": "11111111"} | fields)
     client = sign_in(vera)
     query = {"key": "11111111", "model": "50%/x", "status": "5"}
     first = client.get(CALLS, query)
-    assert len(call_ids(first) + call_ids(follow(client, first, "older"))) == 60
+    assert len(call_ids(first)) == 50
+    assert len(call_ids(follow(client, first, "older"))) == 2
     assert len(call_ids(client.get(CALLS, {"status": "4"}))) == 1
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    "query", ["at=nonsense", "at=1.", "at=9999999999999999.1", "status=9", "key=%00", "model=%00"]
-)
 def test_invalid_filters_are_ignored(
-    sign_in: SignIn, vera: User, call: Callable[..., Call], query: str
+    sign_in: SignIn, vera: User, call: Callable[..., Call]
 ) -> None:
     call()
-    response = sign_in(vera).get(f"{CALLS}?{query}")
-    assert response.status_code == 200
-    assert len(call_ids(response)) == 1
+    client = sign_in(vera)
+    queries = "at=nonsense at=1. at=9999999999999999.1 status=9 key=%00 model=%00"
+    for query in queries.split():
+        response = client.get(f"{CALLS}?{query}", headers=HTMX)
+        assert response.status_code == 200, query
+        assert len(call_ids(response)) == 1, query
 
 
 def test_a_cursor_round_trips() -> None:
@@ -199,7 +201,7 @@ def test_deleted_keys_keep_their_name(
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize("rows", [3, 60])
+@pytest.mark.parametrize("rows", [3, 30])
 def test_queries_stay_the_same_for_any_number_of_calls(
     sign_in: SignIn,
     vera: User,

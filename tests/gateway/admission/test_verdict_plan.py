@@ -13,7 +13,7 @@ from keyportal.keys.models import ApiKey, Secret
 from keyportal.teams.models import Membership, Team, User
 
 pytestmark = pytest.mark.django_db(transaction=True, databases=["default", "admission"])
-MANY = 3000
+MANY = {"sqlite": 300, "postgresql": 3000}  # PostgreSQL reads a small table as a whole.
 
 
 @pytest.fixture
@@ -23,7 +23,7 @@ def digests(team: Team, bob: User) -> list[bytes]:
     Membership.objects.bulk_create(Membership(team=team, user=user) for user in users)
     keys = ApiKey.objects.bulk_create(
         ApiKey(team=team, owner=users[n % 300], name=f"key {n}", public_id=f"{n:08}")
-        for n in range(MANY)
+        for n in range(MANY[connection.vendor])
     )
     for generation in (b"old", b"new"):
         Secret.objects.bulk_create(

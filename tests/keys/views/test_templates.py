@@ -11,6 +11,7 @@ from keyportal.keys.models import KeyTemplate, lock_template, save_template
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
+from tests.support.cases import case
 
 pytestmark = pytest.mark.any_database
 
@@ -102,9 +103,11 @@ def test_template_name_is_unique_in_a_team(
     assert client.post(CREATE, template_form("theirs")).status_code == 302
 
 
-@pytest.mark.parametrize(
-    ("field", "form"),
-    [
+def test_invalid_or_forbidden_value_is_an_error_of_its_field(sign_in: SignIn, ada: User) -> None:
+    policy = Policy(max_lifetime_days=89, models=("public/*",), endpoints=("chat",))
+    Team.objects.update(policy=policy)
+    client = sign_in(ada)
+    for field, form in (
         ("name", template_form("")),
         ("name", template_form("sk-kp-" + "A" * 40)),
         ("name", template_form("a\u202eb")),
@@ -118,17 +121,12 @@ def test_template_name_is_unique_in_a_team(
         ("models", template_form(models="secret/*")),
         ("endpoints", template_form(endpoints="embeddings")),
         ("lifetime_days", template_form(lifetime_days="91")),
-    ],
-)
-def test_invalid_or_forbidden_value_is_an_error_of_its_field(
-    sign_in: SignIn, ada: User, field: str, form: dict[str, str]
-) -> None:
-    policy = Policy(max_lifetime_days=89, models=("public/*",), endpoints=("chat",))
-    Team.objects.update(policy=policy)
-    response = sign_in(ada).post(CREATE, form)
-    assert response.status_code == 422
-    assert list(response.context["form"].errors) == [field]
-    assert not KeyTemplate.objects.exists()
+    ):
+        response = client.post(CREATE, form)
+        with case(field, form[field]):
+            assert response.status_code == 422
+            assert list(response.context["form"].errors) == [field]
+            assert not KeyTemplate.objects.exists()
 
 
 def test_template_that_violates_a_newer_policy_is_marked(
