@@ -102,9 +102,22 @@ def open_door(start: Start, request: pytest.FixtureRequest) -> OpenDoor:
     return lambda port: start(request.param, port)
 
 
+@pytest.fixture(scope="module", params=PROXIES)
+def shared_door(
+    server: Server,
+    upstream_server: FakeUpstream,
+    tmp_path_factory: pytest.TempPathFactory,
+    request: pytest.FixtureRequest,
+) -> Iterator[ProxyClient]:
+    """One proxy for all tests of this file that ask the shared server."""
+    folder = tmp_path_factory.mktemp(request.param)
+    with PROXIES[request.param](server.port, _port(upstream_server.url), folder) as door:
+        yield door
+
+
 @pytest.fixture
-def door(open_door: OpenDoor, live: Server) -> ProxyClient:
-    return open_door(live.port)
+def door(live: Server, fake: FakeUpstream, shared_door: ProxyClient) -> ProxyClient:
+    return shared_door
 
 
 def _port(url: str) -> int:
@@ -318,11 +331,12 @@ def test_disconnect_ends_the_call(
     wait_until(lambda: fake.disconnected_at)
 
 
+@pytest.mark.parametrize("shared_door", ["envoy"], indirect=True)
 def test_envoy_adds_rate_limit_headers_to_responses_of_models(
-    start: Start, live: Server, alice: User, issue: Issue
+    door: ProxyClient, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice, limits=Limits(requests_per_day=10))
-    reply = start("envoy", live.port).chat(key)
+    reply = door.chat(key)
     assert reply.status == 200
     assert reply.headers["x-ratelimit-limit-requests"] == "10"
     assert reply.headers["x-ratelimit-remaining-requests"] == "9"
