@@ -4,9 +4,11 @@ import logging
 import os
 import signal
 import sqlite3
+import subprocess
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import closing
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -18,7 +20,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.support.fake_upstream import Upstream as FakeUpstream
 from tests.support.fake_upstream import event
-from tests.support.server import BareServer, Server, free_port, wait_until
+from tests.support.server import BareServer, Server, database_url, free_port, wait_until
 
 pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
@@ -69,9 +71,13 @@ def postgresql() -> Iterator[Any]:
 def keyportal(
     prepared_files: None, postgresql: Any, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[Server]:
-    """One for all tests of this file, because its start with an empty database takes seconds."""
+    """One for all tests of this file. Its database is a copy of that of the tests."""
+    binaries, copy = Path(postgresql.bin_path), tmp_path_factory.mktemp("dump") / "copy.sql"
+    run = partial(subprocess.run, check=True, stdout=subprocess.DEVNULL)
+    run([binaries / "pg_dump", "--file", copy, database_url()])
+    run([binaries / "psql", "--quiet", "--file", copy, postgresql.get_uri()])
     folder = tmp_path_factory.mktemp("outage")
-    server = Server(folder, workers=2, DATABASE_URL=postgresql.get_uri()).start()
+    server = BareServer(folder, workers=2, DATABASE_URL=postgresql.get_uri()).start()
     yield server
     server.stop()
 
@@ -184,6 +190,7 @@ def test_read_only_database_refuses_all_calls(keyportal: Server, postgresql: Any
     wait_until(lambda: keyportal.chat(key, ECHO).status == 200)
 
 
+@pytest.mark.any_database
 def test_gunicorn_starts_without_a_database(
     own_server: OwnServer, alice: User, issue: Issue
 ) -> None:
@@ -195,6 +202,7 @@ def test_gunicorn_starts_without_a_database(
     assert server.request("GET", "/v1/models").status == 401
 
 
+@pytest.mark.any_database
 def test_database_without_tables_refuses_all_calls(
     own_server: OwnServer, tmp_path: Path, alice: User, issue: Issue
 ) -> None:

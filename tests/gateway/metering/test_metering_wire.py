@@ -148,6 +148,7 @@ def test_hidden_usage_event_does_not_reach_the_caller(
         assert json.loads(received.body)["stream_options"] == {"include_usage": True}
 
 
+@pytest.mark.any_database
 def test_a_graceful_stop_loses_nothing(
     own_server: OwnServer, alice: User, issue: Issue, serve_model: Serve
 ) -> None:
