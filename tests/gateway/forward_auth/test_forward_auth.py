@@ -370,35 +370,28 @@ def test_other_paths_are_no_verifications(path: str) -> None:
 
 
 @pytest.mark.gateway
-def test_the_address_is_the_clients_only_where_the_proxy_is_trusted(
+def test_address_and_scheme_are_the_clients_only_where_the_proxy_is_trusted(
     live: Server, own_server: OwnServer, alice: User, issue: Issue
 ) -> None:
     _, key = issue(alice, permissions=Permissions(networks=("198.51.100.7/32",)))
     assert verify(live, key, X_Forwarded_For="198.51.100.7").status == 403
-    trusting = own_server(KEYPORTAL_TRUSTED_PROXIES="127.0.0.1")
+    trusting = own_server(
+        KEYPORTAL_URL="https://keys.example.com", KEYPORTAL_TRUSTED_PROXIES="127.0.0.1"
+    )
+    https = {"X_Forwarded_Proto": "https"}
     for chain, status in (
         ("198.51.100.7", 200),
         ("192.0.2.66, 198.51.100.7", 200),
         ("198.51.100.7:4711", 200),
         ("198.51.100.7, 192.0.2.66", 403),
     ):
-        assert verify(trusting, key, X_Forwarded_For=chain).status == status
+        assert verify(trusting, key, X_Forwarded_For=chain, **https).status == status
     _, local = issue(alice, "local", permissions=Permissions(networks=("127.0.0.0/8",)))
     for chain, status in (("127.0.0.1:4711", 200), ("unknown", 403), ("127.0.0.1, _x", 403)):
-        assert verify(trusting, local, X_Forwarded_For=chain).status == status
-
-
-@pytest.mark.gateway
-def test_plain_http_is_refused_where_the_address_is_https_unless_a_trusted_proxy_says_otherwise(
-    own_server: OwnServer, alice: User, issue: Issue
-) -> None:
-    _, key = issue(alice)
-    public = "https://keys.example.com"
-    trusting = own_server(KEYPORTAL_URL=public, KEYPORTAL_TRUSTED_PROXIES="127.0.0.1")
+        assert verify(trusting, local, X_Forwarded_For=chain, **https).status == status
+    _, anywhere = issue(alice, "anywhere")
     for proto, status in (("https", 200), ("http", 426), ("https, http", 426), ("", 426)):
-        assert verify(trusting, key, X_Forwarded_Proto=proto).status == status
-    trusting.stop()
-    assert verify(own_server(KEYPORTAL_URL=public), key, X_Forwarded_Proto="https").status == 426
+        assert verify(trusting, anywhere, X_Forwarded_Proto=proto).status == status
 
 
 # Limits and usage.

@@ -189,7 +189,7 @@ def test_embeddings_key_cannot_reach_another_endpoint(
     assert [received.path for received in fake.received] == ["/v1/embeddings"]
 
 
-def test_plain_http_is_refused_for_any_headers_of_the_caller(
+def test_trusted_nginx_sets_client_address_and_scheme_not_the_caller(
     open_door: OpenDoor, own_server: OwnServer, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
     """nginx says how its caller came, and makes 500 of the 426 that its configuration restores."""
@@ -200,6 +200,11 @@ def test_plain_http_is_refused_for_any_headers_of_the_caller(
     https, plain = open_door(keyportal), open_door(keyportal, is_plain=True)
     for claim in ("", "http", "https"):
         assert https.chat(key, X_Forwarded_Proto=claim).status == 200
+    _, inside = issue(alice, "inside", permissions=Permissions(networks=(f"{CLIENT}/32",)))
+    _, elsewhere = issue(alice, "elsewhere", permissions=Permissions(networks=("192.0.2.7/32",)))
+    assert https.chat(inside, X_Forwarded_For="192.0.2.7").status == 200
+    reply = https.chat(elsewhere, X_Forwarded_For="192.0.2.7")
+    assert (reply.status, reply.code) == (403, "address_not_allowed")
     fake.received.clear()
     for shown in (key, "nonsense", None):
         for claim in ("", "http", "https"):
@@ -220,26 +225,9 @@ def test_scheme_header_of_an_untrusted_nginx_is_ignored(
     assert fake.received == []
 
 
-def test_client_address_is_set_by_nginx_not_by_the_caller(
-    open_door: OpenDoor, own_server: OwnServer, alice: User, issue: Issue
-) -> None:
-    door = open_door(own_server(KEYPORTAL_TRUSTED_PROXIES="127.0.0.1"))
-    _, inside = issue(alice, "inside", permissions=Permissions(networks=(f"{CLIENT}/32",)))
-    _, elsewhere = issue(alice, "elsewhere", permissions=Permissions(networks=("192.0.2.7/32",)))
-    assert door.chat(inside, X_Forwarded_For="192.0.2.7").status == 200
-    reply = door.chat(elsewhere, X_Forwarded_For="192.0.2.7")
-    assert (reply.status, reply.code) == (403, "address_not_allowed")
-
-
 def test_deleted_key_is_refused_from_the_next_request_on(
-    open_door: OpenDoor,
-    own_server: OwnServer,
-    fake: FakeUpstream,
-    alice: User,
-    issue: Issue,
+    door: ProxyClient, fake: FakeUpstream, alice: User, issue: Issue
 ) -> None:
-    # Workers as many as the database is made for.
-    door = open_door(own_server(workers=2))
     api_key, key = issue(alice)
     assert {door.chat(key).status for _ in range(20)} == {200}
     api_key.revoke(actor=alice)
