@@ -54,7 +54,7 @@ def pieces(data: bytes, size: int) -> list[bytes]:
     return [data[start : start + size] for start in range(0, len(data), size)]
 
 
-@pytest.mark.parametrize(("coding", "compress"), CODINGS + ALIASES)
+@pytest.mark.parametrize(("coding", "compress"), [*CODINGS, *ALIASES])
 @pytest.mark.parametrize("size", [1, 65_536])
 def test_body_is_decoded_in_any_chunks(
     coding: bytes, compress: Callable[[bytes], bytes], size: int
