@@ -10,7 +10,7 @@ from collections.abc import Callable
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
-from threading import Event, Thread
+from threading import Thread
 from types import SimpleNamespace
 from typing import Any
 
@@ -30,8 +30,9 @@ from keyportal.teams import access
 from keyportal.teams.access import Operator
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.support.api_client import NewApiClient
-from tests.support.concurrency import run_concurrently
+from tests.support.concurrency import is_lock_awaited, run_concurrently
 from tests.support.forms import form_data
+from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 # The change is committed before the transaction begins, on both databases.
@@ -253,18 +254,13 @@ def test_request_that_waits_for_the_lock_is_judged_after_it(
     ada: User,
     team: Team,
     parts: dict[str, object],
-    monkeypatch: pytest.MonkeyPatch,
     page: str,
 ) -> None:
     """With real waiting: the demotion is not yet committed when the request comes."""
     before = stored(*CHANGEABLE)
     client.force_login(ada)
     send = sender(client, f"/teams/{team.slug}/{page}", PAGES[page], parts)
-    waits, responses = Event(), []
-
-    def atomic(*args: Any, **options: Any) -> Any:
-        waits.set()
-        return transaction.atomic(*args, **options)
+    responses = []
 
     def request() -> None:
         responses.append(send())
@@ -273,11 +269,9 @@ def test_request_that_waits_for_the_lock_is_judged_after_it(
     with transaction.atomic():
         Team.objects.select_for_update(no_key=True).get(pk=team.pk)
         Membership.objects.filter(user=ada).update(role=Role.VIEWER)
-        monkeypatch.setattr(access, "transaction", SimpleNamespace(atomic=atomic))
         thread = Thread(target=request)
         thread.start()
-        assert waits.wait(timeout=60)
-        monkeypatch.undo()
+        wait_until(lambda: is_lock_awaited() or not thread.is_alive())
     thread.join(timeout=60)
     assert [response.status_code for response in responses] == [403]
     assert stored(*CHANGEABLE) == before

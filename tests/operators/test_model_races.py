@@ -14,14 +14,11 @@ from pytest_django import Settings
 
 from keyportal.catalog.models import ServedModel
 from keyportal.teams.models import Team
-from tests.support.concurrency import run_concurrently
+from tests.support.concurrency import is_lock_awaited, run_concurrently
 from tests.support.forms import form_data
+from tests.support.server import wait_until
 
 pytestmark = pytest.mark.django_db(transaction=True)
-WAITING = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
 
 
 @pytest.fixture
@@ -77,12 +74,7 @@ def test_team_becomes_the_only_one_after_its_models_were_judged(
 
     def edit_now(**_: object) -> None:
         edits.append(threads.submit(edit, operator, public, form))
-        with connection.cursor() as cursor:
-            waiting = 0
-            while not waiting and not edits[0].done():
-                cursor.execute("SELECT pg_stat_clear_snapshot()")
-                cursor.execute(WAITING)
-                [waiting] = cursor.fetchone()
+        wait_until(lambda: is_lock_awaited() or edits[0].done())
 
     with ThreadPoolExecutor(1) as threads:
         pre_delete.connect(edit_now, sender=Team)

@@ -23,6 +23,12 @@ REFUSALS = (
 )
 
 
+WAITING = """
+SELECT count(*) FROM pg_stat_activity
+WHERE datname = current_database() AND wait_event_type = 'Lock'
+"""
+
+
 def run_concurrently(*actions: Callable[[], object]) -> list[object]:
     """Start all actions at the same moment; return the result or the refusal of each.
 
@@ -41,3 +47,11 @@ def run_concurrently(*actions: Callable[[], object]) -> list[object]:
 
     with ThreadPoolExecutor(len(actions)) as threads:
         return list(threads.map(run, actions))
+
+
+def is_lock_awaited() -> bool:
+    """Whether another connection waits for a lock now, on PostgreSQL."""
+    with connection.cursor() as cursor:
+        cursor.execute("SELECT pg_stat_clear_snapshot()")
+        cursor.execute(WAITING)
+        return bool(cursor.fetchone()[0])

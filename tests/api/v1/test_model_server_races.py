@@ -11,12 +11,10 @@ from keyportal.catalog.models import Upstream
 from keyportal.catalog.servers.team_servers import AllowedServers
 from keyportal.teams.models import Team, User
 from tests.support.api_client import ApiClient, NewApiClient, assert_problem
+from tests.support.concurrency import is_lock_awaited
+from tests.support.server import wait_until
 
 pytestmark = [pytest.mark.postgresql, pytest.mark.django_db(transaction=True)]
-WAITING = """
-SELECT count(*) FROM pg_stat_activity
-WHERE datname = current_database() AND wait_event_type = 'Lock'
-"""
 
 
 def switch_on(program: ApiClient, upstream: Upstream) -> Any:
@@ -34,14 +32,10 @@ def test_what_an_operator_switches_off_meanwhile_stays_off(
     upstream.switch(is_active=False, by_team=True)
     program = new_api_client(ada)
     with ThreadPoolExecutor(1) as threads:
-        with transaction.atomic(), connection.cursor() as cursor:
+        with transaction.atomic():
             upstream.switch(is_active=False, by_team=False)
             switching = threads.submit(switch_on, program, upstream)
-            waiting = 0
-            while not waiting and not switching.done():
-                cursor.execute("SELECT pg_stat_clear_snapshot()")
-                cursor.execute(WAITING)
-                [waiting] = cursor.fetchone()
+            wait_until(lambda: is_lock_awaited() or switching.done())
         assert_problem(switching.result(), 409, "conflict")
     upstream.refresh_from_db()
     assert upstream.is_held
