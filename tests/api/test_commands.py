@@ -10,6 +10,7 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.keys.rules.permissions import Endpoints, Permissions
 from keyportal.teams.models import User
 from tests.support.api_client import ApiClient, NewApiClient
+from tests.support.cases import own_case
 
 pytestmark = pytest.mark.any_database
 
@@ -38,9 +39,8 @@ def test_command_accepts_expiry_and_permissions(ada: User) -> None:
     assert key.permissions == Permissions(("public/*",), Endpoints.CHAT, ("10.0.0.0/8",))
 
 
-@pytest.mark.parametrize(
-    ("arguments", "more", "message"),
-    [
+def test_invalid_arguments_give_a_one_sentence_error(ada: User, charlie: User) -> None:
+    cases: list[tuple[list[str], dict[str, str], str]] = [
         (["--days=0"], {}, "must be from 1 to 3650"),
         (["--days=99999"], {}, "must be from 1 to 3650"),
         (["--networks=x"], {}, "not an address"),
@@ -49,14 +49,12 @@ def test_command_accepts_expiry_and_permissions(ada: User) -> None:
         ([], {"owner": "charlie"}, "not in the team"),
         ([], {"name": "mk-kp-7QmX2aPdk3Tz"}, "contains an API key"),
         ([], {"name": ""}, "blank"),
-    ],
-)
-def test_invalid_arguments_give_a_one_sentence_error(
-    ada: User, charlie: User, arguments: list[str], more: dict[str, str], message: str
-) -> None:
-    with pytest.raises(CommandError, match=message):
-        issue(*arguments, **more)
-    assert not ManagementKey.objects.exists()
+    ]
+    for arguments, more, message in cases:
+        with own_case(arguments, more, message):
+            with pytest.raises(CommandError, match=message):
+                issue(*arguments, **more)
+            assert not ManagementKey.objects.exists()
 
 
 def test_taken_name_gives_a_one_sentence_error(ada: User) -> None:

@@ -10,6 +10,7 @@ from pytest_django import Settings
 
 from keyportal.http.trusted_proxies import TrustedProxies
 from keyportal.http.types import Receive, Scope, Send
+from tests.support.cases import case
 
 Ask = Callable[..., tuple[str, str]]
 NETWORKS = ("10.0.0.0/8", "127.0.0.1", "fd00::/8")
@@ -59,29 +60,18 @@ def test_headers_of_a_trusted_peer_are_used(ask: Ask, peer: str) -> None:
     assert ask(peer, *headers) == ("192.0.2.1", "https")
 
 
-@pytest.mark.parametrize(
-    ("chain", "client"),
-    [
+def test_the_rightmost_untrusted_address_is_the_client(ask: Ask) -> None:
+    cases: list[tuple[list[str], str]] = [
         (["192.0.2.1"], "192.0.2.1"),
         (["192.0.2.1", "10.9.9.9"], "192.0.2.1"),
         (["203.0.113.66", "192.0.2.1", "10.9.9.9"], "192.0.2.1"),
         (["10.0.0.66", "192.0.2.1"], "192.0.2.1"),
         (["10.5.5.5", "10.9.9.9"], "10.5.5.5"),
         (["2001:db8::7", "fd00::1"], "2001:db8::7"),
-    ],
-    ids=[
-        "the client alone",
-        "a second proxy",
-        "an address that the client made up",
-        "a trusted address that the client made up",
-        "only proxies",
-        "IPv6",
-    ],
-)
-def test_the_rightmost_untrusted_address_is_the_client(
-    ask: Ask, chain: list[str], client: str
-) -> None:
-    assert ask("10.0.0.1", forwarded_for(*chain))[0] == client
+    ]
+    for chain, client in cases:
+        with case(chain, client):
+            assert ask("10.0.0.1", forwarded_for(*chain))[0] == client
 
 
 @pytest.mark.parametrize(

@@ -11,6 +11,7 @@ from keyportal.catalog.models import ServedModel
 from keyportal.teams.lifecycle.changes import change_slug
 from keyportal.teams.models import Team, User
 from keyportal.usage.models import UsageDay
+from tests.support.cases import own_case
 from tests.support.commands import run
 
 pytestmark = pytest.mark.any_database
@@ -66,9 +67,8 @@ def test_callers_of_a_model_that_goes_away_get_a_mail(
     assert [mail.to for mail in mailoutbox] == [["bob@example.com"]]
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_setmodel_refuses_and_changes_nothing(public: ServedModel) -> None:
+    cases: list[tuple[list[str], str]] = [
         (["public/large"], "Nothing to change"),
         (["public/other", "--prices=1"], "There is no model named public/other."),
         (["public/large", "--only-teams=nowhere"], "There is no team with the slug nowhere."),
@@ -77,15 +77,13 @@ def test_callers_of_a_model_that_goes_away_get_a_mail(
         (["public/large", "--context-length=-1"], "greater than or equal to 0"),
         (["public/large", "--retires-on=2027-02-30"], "invalid value: '2027-02-30'"),
         (["public/large", "--description=sk-kp-7QmX2aPdk3Tz"], "contains an API key"),
-    ],
-)
-def test_setmodel_refuses_and_changes_nothing(
-    public: ServedModel, arguments: list[str], message: str
-) -> None:
-    before = ServedModel.objects.values().get()
-    with pytest.raises(CommandError, match=message):
-        run("setmodel", *arguments)
-    assert ServedModel.objects.values().get() == before
+    ]
+    for arguments, message in cases:
+        with own_case(arguments, message):
+            before = ServedModel.objects.values().get()
+            with pytest.raises(CommandError, match=message):
+                run("setmodel", *arguments)
+            assert ServedModel.objects.values().get() == before
 
 
 def test_model_of_a_team_stays_its_own(public: ServedModel, model: ServedModel, team: Team) -> None:

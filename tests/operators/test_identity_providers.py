@@ -15,7 +15,7 @@ from pytest_django import Settings
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.operators.identity_providers import changes
 from keyportal.operators.identity_providers.forms import AGAIN
-from keyportal.operators.identity_providers.presets import PRESETS, Preset
+from keyportal.operators.identity_providers.presets import PRESETS
 from keyportal.operators.views import providers
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.openid.configuration import SCIM, IdentityProvider
@@ -23,6 +23,7 @@ from keyportal.teams.openid.providers import identity_providers
 from keyportal.teams.openid.stored import StoredProvider
 from tests.operators.conftest import BeforeLock
 from tests.support import identity_provider
+from tests.support.cases import own_case
 from tests.support.forms import form_data
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, ForgingProvider
 
@@ -65,9 +66,10 @@ def errors(response: Any) -> str:
     return " ".join(text for text in texts if text != AGAIN)
 
 
-@pytest.mark.parametrize("preset", [preset for preset in PRESETS if preset.placeholder])
-def test_placeholder_of_a_preset_must_be_replaced(operator: Client, preset: Preset) -> None:
-    assert f"Replace {preset.placeholder}" in errors(add(operator, issuer=preset.address))
+def test_placeholder_of_a_preset_must_be_replaced(operator: Client) -> None:
+    for preset in [preset for preset in PRESETS if preset.placeholder]:
+        with own_case(preset):
+            assert f"Replace {preset.placeholder}" in errors(add(operator, issuer=preset.address))
 
 
 def test_form_names_the_redirect_address_of_the_preset(operator: Client) -> None:
@@ -111,9 +113,10 @@ def test_secret_is_nowhere(
     assert AuditEvent.objects.filter(target__contains="Secret: changed", actor="olga").exists()
 
 
-@pytest.mark.parametrize(
-    ("change", "said"),
-    [
+def test_forbidden_combinations_are_refused_in_one_sentence(
+    operator: Client, team: Team, settings: Settings
+) -> None:
+    cases: list[tuple[dict[str, str], str]] = [
         ({"issuer": "http://sso.example.com"}, "an issuer that begins with https://"),
         ({"issuer": "https://user@sso.example.com"}, "an issuer that begins with https://"),
         ({"issuer": "https://sso.example.com/?a=b"}, "an issuer that begins with https://"),
@@ -129,21 +132,22 @@ def test_secret_is_nowhere(
         ({"groups": ": u-8105f7322477 member"}, "Write “GROUP: SLUG ROLE”"),
         ({"groups": "staff: u-8105f7322477 boss"}, "boss is no role."),
         ({"groups": "staff: nowhere member"}, "No team has the slug nowhere."),
-    ],
-    ids=str,
-)
-def test_forbidden_combinations_are_refused_in_one_sentence(
-    operator: Client, team: Team, settings: Settings, change: dict[str, str], said: str
-) -> None:
-    env = IdentityProvider(
-        id="env", name="Env", issuer="https://env.example.com", client_id="x", client_secret="x"
-    )
-    settings.OIDC_PROVIDERS = (env,)
-    answer = add(operator, **change)
-    assert said in errors(answer)
-    assert errors(answer).count(". ") <= 1
-    assert SECRET not in answer.content.decode()
-    assert not StoredProvider.objects.exists()
+    ]
+    for change, said in cases:
+        with own_case(change, said):
+            env = IdentityProvider(
+                id="env",
+                name="Env",
+                issuer="https://env.example.com",
+                client_id="x",
+                client_secret="x",
+            )
+            settings.OIDC_PROVIDERS = (env,)
+            answer = add(operator, **change)
+            assert said in errors(answer)
+            assert errors(answer).count(". ") <= 1
+            assert SECRET not in answer.content.decode()
+            assert not StoredProvider.objects.exists()
 
 
 def test_issuer_on_this_machine_may_be_http(operator: Client) -> None:
@@ -252,32 +256,30 @@ def running_provider() -> Iterator[ForgingProvider]:
         yield server
 
 
-@pytest.mark.parametrize(
-    ("secret", "bodies", "said"),
-    [
+def test_test_says_what_it_found(
+    operator: Client, corp: StoredProvider, running_provider: ForgingProvider
+) -> None:
+    cases: list[tuple[str, dict[str, Any], str]] = [
         (CLIENT_SECRET, {}, "It accepts them"),
         (SECRET, {}, "It refuses them."),
         (CLIENT_SECRET, {"/token": (500, b"s3cret")}, "whether it knows them"),
         (CLIENT_SECRET, {"/token": (400, b'{"error": "s3cret"}')}, "whether it knows them"),
         (CLIENT_SECRET, {"/jwks": (200, b"[]")}, "is not a list of keys"),
         (CLIENT_SECRET, {"/.well-known/openid-configuration": (404, b"")}, "the status 404"),
-    ],
-)
-def test_test_says_what_it_found(
-    operator: Client,
-    corp: StoredProvider,
-    running_provider: ForgingProvider,
-    secret: str,
-    bodies: dict[str, Any],
-    said: str,
-) -> None:
-    running_provider.reset()
-    running_provider.bodies = bodies
-    corp.issuer, corp.client_id, corp.client_secret = running_provider.issuer, CLIENT_ID, secret
-    corp.save()
-    page = operator.post(f"{PAGES}{corp.pk}/test/").content.decode()
-    assert said in page
-    assert "s3cret" not in page
+    ]
+    for secret, bodies, said in cases:
+        with own_case(secret, bodies, said):
+            running_provider.reset()
+            running_provider.bodies = bodies
+            corp.issuer, corp.client_id, corp.client_secret = (
+                running_provider.issuer,
+                CLIENT_ID,
+                secret,
+            )
+            corp.save()
+            page = operator.post(f"{PAGES}{corp.pk}/test/").content.decode()
+            assert said in page
+            assert "s3cret" not in page
 
 
 def test_page_says_who_can_then_not_sign_in(
@@ -364,9 +366,10 @@ def test_deletion_forgets_who_was_connected(
     assert AuditEvent.objects.filter(target="Identity provider corp: deleted").exists()
 
 
-@pytest.mark.parametrize("path", ["", "edit/", "off/", "on/", "delete/", "test/"])
-def test_provider_that_was_deleted_is_404(operator: Client, path: str) -> None:
-    assert operator.post(f"{PAGES}4711/{path}").status_code in {404, 405}
+def test_provider_that_was_deleted_is_404(operator: Client) -> None:
+    for path in ("", "edit/", "off/", "on/", "delete/", "test/"):
+        with own_case(path):
+            assert operator.post(f"{PAGES}4711/{path}").status_code in {404, 405}
 
 
 @pytest.mark.parametrize("path", ["add/", "{}/edit/", "{}/off/", "{}/on/", "{}/delete/"])

@@ -15,6 +15,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.lifecycle.changes import change_slug
 from keyportal.teams.models import FORMER_SLUG_WORKS, Team, UsedSlug, User
 from keyportal.usage.models import UsageDay
+from tests.support.cases import own_case
 from tests.support.forms import form_data
 
 pytestmark = pytest.mark.any_database
@@ -109,24 +110,23 @@ def test_alias_is_added_and_deleted(operator: Client, public: ServedModel, team:
     assert AuditEvent.objects.filter(target="Alias gpt-4o: deleted", actor="olga").exists()
 
 
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
+def test_invalid_alias_is_refused(operator: Client, public: ServedModel) -> None:
+    cases: list[tuple[str, str]] = [
         ("a b", "Use letters, digits"),
         ("", "This field is required."),
         ("public/large", "A model has this name."),
         ("taken", "This alias exists already."),
         ("sk-kp-7QmX2aPdk3Tz", "contains an API key"),
-    ],
-)
-def test_invalid_alias_is_refused(
-    operator: Client, public: ServedModel, name: str, message: str
-) -> None:
-    Alias.objects.create(name="taken", model=public)
-    response = operator.post(f"{MODELS}{public.pk}/aliases/add/", {"name": name, "team": ""})
-    assert response.status_code == 422
-    assert message in response.content.decode()
-    assert Alias.objects.count() == 1
+    ]
+    for name, message in cases:
+        with own_case(name, message):
+            Alias.objects.create(name="taken", model=public)
+            response = operator.post(
+                f"{MODELS}{public.pk}/aliases/add/", {"name": name, "team": ""}
+            )
+            assert response.status_code == 422
+            assert message in response.content.decode()
+            assert Alias.objects.count() == 1
 
 
 def test_alias_does_not_replace_a_former_name(
@@ -144,9 +144,10 @@ def test_alias_does_not_replace_a_former_name(
     assert Alias.objects.get().name == former
 
 
-@pytest.mark.parametrize("path", ["", "aliases/add/", "aliases/1/delete/"])
-def test_unknown_model_is_404(operator: Client, path: str) -> None:
-    assert operator.post(f"{MODELS}4711/{path}").status_code == 404
+def test_unknown_model_is_404(operator: Client) -> None:
+    for path in ("", "aliases/add/", "aliases/1/delete/"):
+        with own_case(path):
+            assert operator.post(f"{MODELS}4711/{path}").status_code == 404
 
 
 def test_owners_of_keys_that_call_it_get_a_mail(

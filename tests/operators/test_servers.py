@@ -2,7 +2,6 @@
 
 import html
 import time
-from typing import Any
 
 import pytest
 from django.test import Client
@@ -16,6 +15,7 @@ from keyportal.operators import server_access
 from keyportal.teams.models import Team, User
 from keyportal.teams.sign_in.sessions import BEGAN_AT
 from tests.operators.conftest import BeforeLock
+from tests.support.cases import own_case
 from tests.support.forms import form_data
 from tests.support.health import report, sight
 
@@ -48,18 +48,19 @@ def test_empty_list_says_how_to_begin(operator: Client) -> None:
     assert "No model servers yet." in page(operator, "")
 
 
-@pytest.mark.parametrize("preset", PRESETS, ids=lambda preset: preset.name)
-def test_preset_fills_in_the_form(operator: Client, preset: Any) -> None:
-    response = operator.get(f"{SERVERS}add/?preset={preset.name}")
-    assert preset.hint in html.unescape(response.content.decode())
-    fields = form_data(response)
-    assert fields["base_url"] == ([preset.address] if preset.address else [""])
-    assert fields["credential_header"] == [preset.credential_header]
-    if preset.placeholder:
-        assert f"Replace {preset.placeholder}" in preset.hint
-    elif preset.address:
-        assert operator.post(f"{SERVERS}add/", fields).status_code == 302
-        assert Upstream.objects.get().base_url == preset.address
+def test_preset_fills_in_the_form(operator: Client) -> None:
+    for preset in PRESETS:
+        with own_case(preset):
+            response = operator.get(f"{SERVERS}add/?preset={preset.name}")
+            assert preset.hint in html.unescape(response.content.decode())
+            fields = form_data(response)
+            assert fields["base_url"] == ([preset.address] if preset.address else [""])
+            assert fields["credential_header"] == [preset.credential_header]
+            if preset.placeholder:
+                assert f"Replace {preset.placeholder}" in preset.hint
+            elif preset.address:
+                assert operator.post(f"{SERVERS}add/", fields).status_code == 302
+                assert Upstream.objects.get().base_url == preset.address
 
 
 def test_unknown_preset_is_an_empty_form(operator: Client) -> None:
@@ -79,9 +80,10 @@ def test_operator_adds_a_server(operator: Client) -> None:
     assert CREDENTIAL not in "".join(event.target for event in events)
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
+def test_invalid_server_is_refused_and_its_credential_not_sent_back(
+    operator: Client, upstream: Upstream
+) -> None:
+    cases: list[tuple[dict[str, str], str]] = [
         ({"name": ""}, "This field is required."),
         ({"name": "gpu-7"}, "already exists"),
         ({"base_url": "ftp://127.0.0.1"}, "is not an http:// or https:// URL"),
@@ -90,21 +92,23 @@ def test_operator_adds_a_server(operator: Client) -> None:
         ({"headers": "Host: x"}, "can&#x27;t be set here"),
         ({"connect_timeout": "0"}, "greater than or equal to 0.1"),
         ({"ca_file": "ca.pem"}, "is not an absolute path"),
-    ],
-)
-def test_invalid_server_is_refused_and_its_credential_not_sent_back(
-    operator: Client, upstream: Upstream, fields: dict[str, str], message: str
-) -> None:
-    form = form_data(operator.get(f"{SERVERS}add/"))
-    form |= {"name": "new", "base_url": "http://127.0.0.1:8001", "credential": "sk-typed-now"}
-    response = operator.post(f"{SERVERS}add/", form | fields)
-    assert response.status_code == 422
-    assert message in response.content.decode()
-    assert "sk-typed-now" not in response.content.decode()
-    # Without it, the form of an existing server would then keep the former credential.
-    if "credential" not in fields:
-        assert ENTER_AGAIN in response.content.decode()
-    assert Upstream.objects.get() == upstream
+    ]
+    for fields, message in cases:
+        with own_case(fields, message):
+            form = form_data(operator.get(f"{SERVERS}add/"))
+            form |= {
+                "name": "new",
+                "base_url": "http://127.0.0.1:8001",
+                "credential": "sk-typed-now",
+            }
+            response = operator.post(f"{SERVERS}add/", form | fields)
+            assert response.status_code == 422
+            assert message in response.content.decode()
+            assert "sk-typed-now" not in response.content.decode()
+            # Without it, the form of an existing server would then keep the former credential.
+            if "credential" not in fields:
+                assert ENTER_AGAIN in response.content.decode()
+            assert Upstream.objects.get() == upstream
 
 
 def test_no_page_shows_the_credential(operator: Client, upstream: Upstream) -> None:
@@ -195,10 +199,11 @@ def test_pages_show_what_all_workers_met(operator: Client, upstream: Upstream) -
     assert "<dd>ConnectFailed</dd>" in text  # What they met last.
 
 
-@pytest.mark.parametrize("path", ["", "edit/", "delete/", "discover/", "models/add/"])
-def test_unknown_server_is_404(operator: Client, path: str) -> None:
-    assert operator.get(f"{SERVERS}4711/{path}").status_code == 404
-    assert operator.post(f"{SERVERS}4711/{path}").status_code in {404, 405}
+def test_unknown_server_is_404(operator: Client) -> None:
+    for path in ("", "edit/", "delete/", "discover/", "models/add/"):
+        with own_case(path):
+            assert operator.get(f"{SERVERS}4711/{path}").status_code == 404
+            assert operator.post(f"{SERVERS}4711/{path}").status_code in {404, 405}
 
 
 @pytest.mark.parametrize("path", ["edit/", "off/", "on/", "delete/", "models/add/"])

@@ -24,6 +24,7 @@ from keyportal.teams.lifecycle import changes
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.sign_in.sessions import BEGAN_AT
 from tests.operators.conftest import BeforeLock
+from tests.support.cases import own_case
 from tests.support.forms import form_data
 
 SERVERS = "/teams/u-8105f7322477/servers/"
@@ -114,9 +115,8 @@ def test_only_presets_of_hosted_servers_are_offered(admin: Client) -> None:
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
+def test_server_that_is_not_allowed_is_refused(admin: Client) -> None:
+    cases: list[tuple[dict[str, str], str]] = [
         ({"base_url": "http://api.example.com/v1"}, "needs https://"),
         ({"base_url": "https://127.0.0.1/v1"}, "don&#x27;t allow teams to add 127.0.0.1"),
         ({"base_url": "https://2130706433/v1"}, "don&#x27;t allow teams to add 2130706433"),
@@ -127,16 +127,13 @@ def test_only_presets_of_hosted_servers_are_offered(admin: Client) -> None:
         ({"credential": "a\r\nX-Evil: 1"}, "Use visible ASCII characters only."),
         ({"headers": "X-A: 1\r\nHost: x"}, "can&#x27;t be set here"),
         ({"name": "x\nModel server gpu-7 is back."}, "Use letters, digits"),
-    ],
-    ids=lambda value: str(value)[:30],
-)
-def test_server_that_is_not_allowed_is_refused(
-    admin: Client, fields: dict[str, str], message: str
-) -> None:
-    response = add(admin, **fields)
-    assert response.status_code == 422
-    assert message in response.content.decode()
-    assert not Upstream.objects.exists()
+    ]
+    for fields, message in cases:
+        with own_case(fields, message):
+            response = add(admin, **fields)
+            assert response.status_code == 422
+            assert message in response.content.decode()
+            assert not Upstream.objects.exists()
 
 
 @pytest.mark.any_database
@@ -176,19 +173,27 @@ def test_a_team_has_only_so_many(admin: Client, team: Team) -> None:
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize("path", PATHS)
 def test_servers_of_others_are_not_found(
-    admin: Client, upstream: Upstream, other_team: Team, path: str
+    admin: Client, upstream: Upstream, other_team: Team
 ) -> None:
-    theirs = Upstream.objects.create(
-        name="theirs", base_url="https://api.example.com/v1", team=other_team
-    )
-    operators = Upstream.objects.create(name="gpu-7", base_url="http://192.0.2.7/v1")
-    for other in (theirs, operators):
-        assert admin.get(f"{SERVERS}{other.pk}/{path}").status_code in {404, 405}
-        assert admin.post(f"{SERVERS}{other.pk}/{path}", {"name": "x"}).status_code in {404, 405}
-        assert other.name not in text_of(admin)
-    assert {*Upstream.objects.values_list("name", flat=True)} == {"openai", "theirs", "gpu-7"}
+    for path in PATHS:
+        with own_case(path):
+            theirs = Upstream.objects.create(
+                name="theirs", base_url="https://api.example.com/v1", team=other_team
+            )
+            operators = Upstream.objects.create(name="gpu-7", base_url="http://192.0.2.7/v1")
+            for other in (theirs, operators):
+                assert admin.get(f"{SERVERS}{other.pk}/{path}").status_code in {404, 405}
+                assert admin.post(f"{SERVERS}{other.pk}/{path}", {"name": "x"}).status_code in {
+                    404,
+                    405,
+                }
+                assert other.name not in text_of(admin)
+            assert {*Upstream.objects.values_list("name", flat=True)} == {
+                "openai",
+                "theirs",
+                "gpu-7",
+            }
 
 
 @pytest.mark.any_database

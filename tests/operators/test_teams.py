@@ -9,6 +9,7 @@ from keyportal.operators import access
 from keyportal.operators.teams import change_team
 from keyportal.teams.limits import Limits
 from keyportal.teams.models import Membership, Role, Team, User
+from tests.support.cases import own_case
 from tests.support.forms import form_data
 
 pytestmark = pytest.mark.any_database
@@ -39,9 +40,8 @@ def test_team_without_slug_and_owner_gets_a_random_slug(operator: Client) -> Non
     assert not Membership.objects.exists()
 
 
-@pytest.mark.parametrize(
-    ("fields", "message"),
-    [
+def test_invalid_team_is_refused(operator: Client, team: Team) -> None:
+    cases: list[tuple[dict[str, str], str]] = [
         ({"name": ""}, "This field is required."),
         ({"name": "sk-kp-7QmX2aPdk3Tz"}, "contains an API key"),
         ({"slug": "u-8105f7322477"}, "Another team has or had this slug"),
@@ -49,16 +49,14 @@ def test_team_without_slug_and_owner_gets_a_random_slug(operator: Client) -> Non
         ({"owner": "nobody"}, "There is no active user"),
         ({"max_keys": "-1"}, "greater than or equal to 0"),
         ({"tokens_per_day": "0"}, "greater than or equal to 1"),
-    ],
-)
-def test_invalid_team_is_refused(
-    operator: Client, team: Team, fields: dict[str, str], message: str
-) -> None:
-    form = form_data(operator.get(f"{TEAMS}create/"), name="Search")
-    response = operator.post(f"{TEAMS}create/", form | fields)
-    assert response.status_code == 422
-    assert message in response.content.decode()
-    assert Team.objects.get() == team
+    ]
+    for fields, message in cases:
+        with own_case(fields, message):
+            form = form_data(operator.get(f"{TEAMS}create/"), name="Search")
+            response = operator.post(f"{TEAMS}create/", form | fields)
+            assert response.status_code == 422
+            assert message in response.content.decode()
+            assert Team.objects.get() == team
 
 
 def test_operator_limits_a_team(operator: Client, team: Team, alice: User) -> None:

@@ -21,6 +21,7 @@ from keyportal.people.forms import clean_emails
 from keyportal.people.invitations import resend
 from keyportal.people.models import Invitation
 from keyportal.teams.models import Membership, Role, Team, User
+from tests.support.cases import own_case
 
 pytestmark = pytest.mark.any_database
 MEMBERS = "/teams/u-8105f7322477/members/"
@@ -54,9 +55,8 @@ def test_pasted_list_is_invited_and_the_links_are_shown(sign_in: SignIn, alice: 
     assert listed.count(">Admin</td>") == 3
 
 
-@pytest.mark.parametrize(
-    ("data", "error"),
-    [
+def test_wrong_form_invites_nobody(sign_in: SignIn, alice: User) -> None:
+    cases: list[tuple[dict[str, str], str]] = [
         ({"emails": ""}, "Enter at least one e-mail address."),
         ({"emails": " , "}, "Enter at least one e-mail address."),
         ({"emails": "carol@example.com, dan"}, "dan is not an e-mail address."),
@@ -65,15 +65,13 @@ def test_pasted_list_is_invited_and_the_links_are_shown(sign_in: SignIn, alice: 
         ({"role": "king"}, "Select a valid choice."),
         ({"note": "x" * 301}, "at most 300 characters"),
         ({"note": keystring.generate().text}, "contains an API key"),
-    ],
-)
-def test_wrong_form_invites_nobody(
-    sign_in: SignIn, alice: User, data: dict[str, str], error: str
-) -> None:
-    answer = invite(sign_in(alice), **data)
-    assert answer.status_code == 422
-    assert error in answer.content.decode()
-    assert pending() == {}
+    ]
+    for data, error in cases:
+        with own_case(data, error):
+            answer = invite(sign_in(alice), **data)
+            assert answer.status_code == 422
+            assert error in answer.content.decode()
+            assert pending() == {}
 
 
 def test_admin_invites_no_owner(sign_in: SignIn, ada: User, alice: User, team: Team) -> None:
@@ -293,18 +291,17 @@ def test_command_without_a_public_address_links_this_machine(team: Team, setting
     assert out.getvalue().startswith(f"http://127.0.0.1:{settings.PORT}/invitations/")
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_command_refuses(team: Team) -> None:
+    cases: list[tuple[list[str], str]] = [
         (["nowhere", "carol@example.com"], "no team with the slug nowhere"),
         (["u-8105f7322477", "carol"], "carol is not an e-mail address"),
         (["u-8105f7322477", "carol@example.com", "--role=king"], "invalid choice"),
-    ],
-)
-def test_command_refuses(team: Team, arguments: list[str], message: str) -> None:
-    with pytest.raises(CommandError, match=message):
-        call_command("invite", *arguments, stdout=StringIO(), stderr=StringIO())
-    assert pending() == {}
+    ]
+    for arguments, message in cases:
+        with own_case(arguments, message):
+            with pytest.raises(CommandError, match=message):
+                call_command("invite", *arguments, stdout=StringIO(), stderr=StringIO())
+            assert pending() == {}
 
 
 def test_pasted_lists_of_mail_programs_are_read() -> None:

@@ -15,6 +15,7 @@ from keyportal.teams.membership.changes import change_role
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.policy import Policy
 from tests.conftest import make_person
+from tests.support.cases import own_case
 from tests.support.concurrency import run_concurrently
 from tests.support.forms import form_data
 
@@ -68,18 +69,19 @@ def test_htmx_closes_the_dialog_and_reloads_the_list(
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize("page", ["role", "remove"])
 def test_admin_does_not_open_the_dialogs_of_an_owner(
-    sign_in: SignIn, ada: User, alice: User, page: str
+    sign_in: SignIn, ada: User, alice: User
 ) -> None:
-    client = sign_in(ada)
-    for answer in (
-        client.get(f"{MEMBERS}{alice.pk}/{page}/"),
-        client.post(f"{MEMBERS}{alice.pk}/{page}/", {"role": "viewer"}),
-    ):
-        assert answer.status_code == 403
-        assert "Only an owner" in answer.content.decode()
-    assert role_of(alice) == "owner"
+    for page in ("role", "remove"):
+        with own_case(page):
+            client = sign_in(ada)
+            for answer in (
+                client.get(f"{MEMBERS}{alice.pk}/{page}/"),
+                client.post(f"{MEMBERS}{alice.pk}/{page}/", {"role": "viewer"}),
+            ):
+                assert answer.status_code == 403
+                assert "Only an owner" in answer.content.decode()
+            assert role_of(alice) == "owner"
 
 
 @pytest.mark.any_database
@@ -103,18 +105,19 @@ def test_last_owner_stays(sign_in: SignIn, alice: User) -> None:
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize("page", ["role", "remove"])
 def test_change_since_the_dialog_was_opened_is_told(
-    sign_in: SignIn, alice: User, bob: User, issue: Issue, page: str
+    sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
-    client = sign_in(alice)
-    path = f"{MEMBERS}{bob.pk}/{page}/"
-    data = form_data(client.get(path), role="admin")
-    Membership.objects.filter(user=bob).update(role=Role.VIEWER)
-    answer = client.post(path, data)
-    assert answer.status_code == 409
-    assert "Changed since you opened this page: role." in answer.content.decode()
-    assert role_of(bob) == "viewer"
+    for page in ("role", "remove"):
+        with own_case(page):
+            client = sign_in(alice)
+            path = f"{MEMBERS}{bob.pk}/{page}/"
+            data = form_data(client.get(path), role="admin")
+            Membership.objects.filter(user=bob).update(role=Role.VIEWER)
+            answer = client.post(path, data)
+            assert answer.status_code == 409
+            assert "Changed since you opened this page: role." in answer.content.decode()
+            assert role_of(bob) == "viewer"
 
 
 @pytest.mark.any_database
@@ -227,14 +230,15 @@ def test_nothing_happens_if_one_key_cannot_be_handed_over(
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize("to", ["outsider", "viewer"])
 def test_keys_go_to_no_stranger(
-    sign_in: SignIn, alice: User, bob: User, vera: User, charlie: User, issue: Issue, to: str
+    sign_in: SignIn, alice: User, bob: User, vera: User, charlie: User, issue: Issue
 ) -> None:
-    issue(bob, "one")
-    pk = {"outsider": charlie, "viewer": vera}[to].pk
-    assert submit(sign_in(alice), f"{bob.pk}/remove/", to=pk).status_code == 422
-    assert is_member(bob)
+    for to in ("outsider", "viewer"):
+        with own_case(to):
+            issue(bob, "one")
+            pk = {"outsider": charlie, "viewer": vera}[to].pk
+            assert submit(sign_in(alice), f"{bob.pk}/remove/", to=pk).status_code == 422
+            assert is_member(bob)
 
 
 @pytest.mark.any_database

@@ -3,6 +3,8 @@
 from collections.abc import Iterator
 from contextlib import contextmanager
 
+from django.db import transaction
+
 
 @contextmanager
 def case(*parts: object) -> Iterator[None]:
@@ -10,5 +12,13 @@ def case(*parts: object) -> Iterator[None]:
     try:
         yield
     except Exception as error:
-        error.add_note(f"In the case: {', '.join(map(str, parts))}")
+        error.add_note(f"In the case: {', '.join(str(part)[:200] for part in parts)}")
         raise
+
+
+@contextmanager
+def own_case(*parts: object) -> Iterator[None]:
+    """The same, and what the case changes in the database is undone."""
+    with case(*parts), transaction.atomic():
+        yield
+        transaction.set_rollback(True)

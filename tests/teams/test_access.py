@@ -12,6 +12,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.teams.access import TeamRequest, may_change, require_change, team_view
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.navigation import navigation
+from tests.support.cases import own_case
 
 pytestmark = pytest.mark.any_database
 
@@ -47,17 +48,20 @@ def member(team: Team) -> Callable[[Role], User]:
     return member
 
 
-@pytest.mark.parametrize("needed", ROLES)
-@pytest.mark.parametrize("role", ROLES)
 def test_a_role_opens_pages_that_need_it_or_a_weaker_one(
-    role: Role, needed: Role, member: Callable[[Role], User], open_page: Open
+    member: Callable[[Role], User], open_page: Open
 ) -> None:
-    user = member(role)
-    if ROLES.index(role) >= ROLES.index(needed):
-        assert open_page(needed, user).content.decode().endswith(role)
-    else:
-        with pytest.raises(PermissionDenied, match=f"needs the role {needed.label}.*{role.label}"):
-            open_page(needed, user)
+    for role in ROLES:
+        for needed in ROLES:
+            with own_case(role, needed):
+                user = member(role)
+                if ROLES.index(role) >= ROLES.index(needed):
+                    assert open_page(needed, user).content.decode().endswith(role)
+                else:
+                    with pytest.raises(
+                        PermissionDenied, match=f"needs the role {needed.label}.*{role.label}"
+                    ):
+                        open_page(needed, user)
 
 
 def test_an_outsider_gets_404(charlie: User, open_page: Open) -> None:
@@ -95,28 +99,25 @@ def test_a_role_in_one_team_is_none_in_another(
         open_page(Role.MEMBER, charlie)
 
 
-@pytest.mark.parametrize(
-    ("role", "own", "anothers"),
-    [
+def test_who_may_change_which_key(bob: User, member: Callable[[Role], User]) -> None:
+    cases: list[tuple[Role, bool, bool]] = [
         (Role.VIEWER, False, False),
         (Role.MEMBER, True, False),
         (Role.ADMIN, True, True),
         (Role.OWNER, True, True),
-    ],
-)
-def test_who_may_change_which_key(
-    role: Role, own: bool, anothers: bool, bob: User, member: Callable[[Role], User]
-) -> None:
-    user = member(role)
-    membership = Membership.objects.get(user=user)
-    for owner, allowed in ((user, own), (bob, anothers)):
-        key = ApiKey(owner=owner)
-        assert may_change(membership, key) is allowed
-        if allowed:
-            require_change(membership, key)
-        else:
-            with pytest.raises(PermissionDenied):
-                require_change(membership, key)
+    ]
+    for role, own, anothers in cases:
+        with own_case(role, own, anothers):
+            user = member(role)
+            membership = Membership.objects.get(user=user)
+            for owner, allowed in ((user, own), (bob, anothers)):
+                key = ApiKey(owner=owner)
+                assert may_change(membership, key) is allowed
+                if allowed:
+                    require_change(membership, key)
+                else:
+                    with pytest.raises(PermissionDenied):
+                        require_change(membership, key)
 
 
 def test_navigation_has_only_the_users_active_teams(

@@ -12,6 +12,7 @@ from keyportal.teams.limits import UNLIMITED, Limits
 from keyportal.teams.management.commands import setteam
 from keyportal.teams.management.operator import get_team
 from keyportal.teams.models import Membership, Role, Team, User
+from tests.support.cases import own_case
 
 pytestmark = [pytest.mark.django_db, pytest.mark.any_database]
 
@@ -46,23 +47,20 @@ def test_createteam_sets_limits(run: Callable[..., str]) -> None:
     assert Team.objects.get(slug=slug).limits == expected
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_createteam_refuses_and_creates_nothing(run: Callable[..., str], team: Team) -> None:
+    cases: list[tuple[list[str], str]] = [
         (["--requests-per-day=-1"], "Requests per day: must be a whole number"),
         (["--requests-per-day=many"], "invalid number or none value: 'many'"),
         (["--slug=Not A Slug"], "lower-case letters"),
         (["--slug=u-8105f7322477"], "never used again"),
         (["--max-keys=-1"], "greater than or equal to 0"),
         (["--owner=nobody"], "no user named nobody"),
-    ],
-)
-def test_createteam_refuses_and_creates_nothing(
-    run: Callable[..., str], team: Team, arguments: list[str], message: str
-) -> None:
-    with pytest.raises(CommandError, match=message):
-        run("createteam", "Other", *arguments)
-    assert list(Team.objects.all()) == [team]
+    ]
+    for arguments, message in cases:
+        with own_case(arguments, message):
+            with pytest.raises(CommandError, match=message):
+                run("createteam", "Other", *arguments)
+            assert list(Team.objects.all()) == [team]
 
 
 def test_createteam_takes_no_slug_of_a_deleted_team(run: Callable[..., str]) -> None:
@@ -155,28 +153,23 @@ def test_adduser_takes_the_password_from_the_environment(
     assert user.is_superuser
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_adduser_refuses_and_creates_no_user(
+    run: Callable[..., str], alice: User, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    cases: list[tuple[list[str], str]] = [
         (["alice"], "username"),
         (["erin", "--email=Alice@Example.com"], "e-mail address"),
         (["erin", "--email=not-an-address"], "email"),
         (["not a name"], "username"),
         (["erin", "--password-env=UNSET"], "UNSET is not set"),
         (["erin", "--password-env=SHORT"], "too short"),
-    ],
-)
-def test_adduser_refuses_and_creates_no_user(
-    run: Callable[..., str],
-    alice: User,
-    monkeypatch: pytest.MonkeyPatch,
-    arguments: list[str],
-    message: str,
-) -> None:
-    monkeypatch.setenv("SHORT", "xyzzy")
-    with pytest.raises(CommandError, match=message):
-        run("adduser", *arguments)
-    assert list(User.objects.all()) == [alice]
+    ]
+    for arguments, message in cases:
+        with own_case(arguments, message):
+            monkeypatch.setenv("SHORT", "xyzzy")
+            with pytest.raises(CommandError, match=message):
+                run("adduser", *arguments)
+            assert list(User.objects.all()) == [alice]
 
 
 def test_a_new_user_can_sign_in_with_the_printed_password(run: Callable[..., str]) -> None:
@@ -196,9 +189,8 @@ def test_members_are_added_changed_and_removed(
     assert not mine.exists()
 
 
-@pytest.mark.parametrize(
-    ("arguments", "message"),
-    [
+def test_membership_commands_refuse(run: Callable[..., str], alice: User, charlie: User) -> None:
+    cases: list[tuple[list[str], str]] = [
         (["addmember", "u-8105f7322477", "alice"], "in the team already"),
         (["addmember", "u-8105f7322477", "charlie", "--role=king"], "invalid choice"),
         (["addmember", "nowhere", "charlie"], "no team with the slug nowhere"),
@@ -206,12 +198,10 @@ def test_members_are_added_changed_and_removed(
         (["setrole", "u-8105f7322477", "alice", "king"], "invalid choice"),
         (["setrole", "u-8105f7322477", "charlie", "admin"], "charlie is not in the team"),
         (["removemember", "u-8105f7322477", "charlie"], "charlie is not in the team"),
-    ],
-)
-def test_membership_commands_refuse(
-    run: Callable[..., str], alice: User, charlie: User, arguments: list[str], message: str
-) -> None:
-    with pytest.raises(CommandError, match=message):
-        run(*arguments)
-    assert Membership.objects.get(user=alice).role == Role.OWNER
-    assert Membership.objects.get(user=charlie).team.name == "Charlie's"
+    ]
+    for arguments, message in cases:
+        with own_case(arguments, message):
+            with pytest.raises(CommandError, match=message):
+                run(*arguments)
+            assert Membership.objects.get(user=alice).role == Role.OWNER
+            assert Membership.objects.get(user=charlie).team.name == "Charlie's"

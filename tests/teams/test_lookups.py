@@ -11,32 +11,33 @@ from django.test import Client
 
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Team, User
+from tests.support.cases import own_case
 
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
-@pytest.mark.parametrize(
-    ("name", "text"),
-    [
+def test_search_of_keys_ignores_case(bob: User, issue: Issue) -> None:
+    cases: list[tuple[str, str]] = [
         ("Größe-Süd", "SÜD"),
         ("ÜBERSICHT", "übers"),
         ("ночь", "НОЧЬ"),
         ("Ωmega", "ωM"),
         ("100%_Ö\\x", "0%_ö\\X"),
         ("plain", "LAI"),
-    ],
-)
-def test_search_of_keys_ignores_case(bob: User, issue: Issue, name: str, text: str) -> None:
-    issue(bob, name)
-    issue(bob, "other")
-    assert [key.name for key in ApiKey.objects.matching(text)] == [name]
-    assert not ApiKey.objects.matching(f"{text}!").exists()
+    ]
+    for name, text in cases:
+        with own_case(name, text):
+            issue(bob, name)
+            issue(bob, "other")
+            assert [key.name for key in ApiKey.objects.matching(text)] == [name]
+            assert not ApiKey.objects.matching(f"{text}!").exists()
 
 
-@pytest.mark.parametrize("text", ["Ö%", "Ö_", "%ö", "_"])
-def test_wildcards_are_ordinary_characters(bob: User, issue: Issue, text: str) -> None:
-    issue(bob, "Öa")
-    assert not ApiKey.objects.matching(text).exists()
+def test_wildcards_are_ordinary_characters(bob: User, issue: Issue) -> None:
+    for text in ("Ö%", "Ö_", "%ö", "_"):
+        with own_case(text):
+            issue(bob, "Öa")
+            assert not ApiKey.objects.matching(text).exists()
 
 
 def test_locale_c_ignores_case_as_well(db: None) -> None:
@@ -57,12 +58,13 @@ def test_columns_can_be_compared(db: None) -> None:
     assert [team.slug for team in Team.objects.filter(name__icontains=F("slug"))] == ["acme"]
 
 
-@pytest.mark.parametrize("login", ["ünal", "ÜNAL", "Ünal", "U@ÜNAL.example"])
-def test_people_sign_in_whatever_the_case(db: None, client: Client, login: str) -> None:
-    password = "correct horse battery staple"
-    User.objects.create_user("Ünal", "u@ünal.example", password)
-    answer = client.post("/accounts/login/", {"login": login, "password": password})
-    assert answer.status_code == 302
+def test_people_sign_in_whatever_the_case(db: None, client: Client) -> None:
+    for login in ("ünal", "ÜNAL", "Ünal", "U@ÜNAL.example"):
+        with own_case(login):
+            password = "correct horse battery staple"
+            User.objects.create_user("Ünal", "u@ünal.example", password)
+            answer = client.post("/accounts/login/", {"login": login, "password": password})
+            assert answer.status_code == 302
 
 
 def test_two_users_do_not_differ_in_case_alone(db: None) -> None:

@@ -34,7 +34,7 @@ pytestmark = pytest.mark.gateway
 OwnServer = Callable[..., Server]
 Issue = Callable[..., tuple[ApiKey, str]]
 PATHS = build_document(OPERATIONS)["paths"]
-EXAMPLES = 300
+EXAMPLES = 150
 KEYS = "/api/v1/keys"
 
 

@@ -26,7 +26,7 @@ from keyportal.people.models import Invitation
 from keyportal.teams.models import User
 from keyportal.teams.service_accounts import changes as service_accounts
 from keyportal.usage.models import Window
-from tests.support.api_client import NewApiClient, assert_problem
+from tests.support.api_client import NewApiClient
 from tests.support.cases import case
 
 pytestmark = pytest.mark.any_database
@@ -185,7 +185,3 @@ def test_path_parameters_match_the_document() -> None:
             named = {one["name"] for one in page["parameters"] if one["in"] == "path"}
             assert named == set(re.findall(r"\{(\w+)\}", path))
             assert named <= set(PATH_PARAMETERS)
-
-
-def test_wrong_method_is_a_problem_response(db: None, client: Client) -> None:
-    assert_problem(client.post("/api/v1/openapi.json"), 405, "method-not-allowed")

@@ -13,25 +13,25 @@ from keyportal.api.v1 import teams
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import User
 from tests.support.api_client import ApiClient, NewApiClient, assert_problem
+from tests.support.cases import own_case
 
 pytestmark = pytest.mark.any_database
 
 
-@pytest.mark.parametrize(
-    ("method", "path", "allowed"),
-    [
+def test_wrong_method_is_refused(db: None) -> None:
+    cases: list[tuple[str, str, str]] = [
         ("PUT", "keys", "GET, POST"),
         ("POST", "keys/00000000", "DELETE, GET, PATCH"),
         ("GET", "keys/00000000/rotate", "POST"),
         ("OPTIONS", "self", "GET"),
         ("TRACE", "usage", "GET"),
         ("POST", "openapi.json", "GET"),
-    ],
-)
-def test_wrong_method_is_refused(db: None, method: str, path: str, allowed: str) -> None:
-    response = ApiClient(None).request(method, path)
-    assert_problem(response, 405, "method-not-allowed")
-    assert response["Allow"] == allowed
+    ]
+    for method, path, allowed in cases:
+        with own_case(method, path, allowed):
+            response = ApiClient(None).request(method, path)
+            assert_problem(response, 405, "method-not-allowed")
+            assert response["Allow"] == allowed
 
 
 def test_head_is_get_without_a_body(new_api_client: NewApiClient, ada: User) -> None:
@@ -56,40 +56,36 @@ def test_body_of_the_maximum_size_is_read(new_api_client: NewApiClient, ada: Use
     assert new_api_client(ada).request("POST", "keys", body).status_code == 201
 
 
-@pytest.mark.parametrize("length", ["-1", "many", "1" * 11, "1e3", "²"])
-def test_invalid_content_length_is_refused(
-    new_api_client: NewApiClient, ada: User, length: str
-) -> None:
-    token = new_api_client(ada).token
-    response = Client().generic(
-        "POST",
-        "/api/v1/keys",
-        b"{}",
-        CONTENT_LENGTH=length,
-        headers={"Authorization": f"Bearer {token}"},
-    )
-    assert_problem(response, 413, "too-large")
+def test_invalid_content_length_is_refused(new_api_client: NewApiClient, ada: User) -> None:
+    cases: list[str] = ["-1", "many", "1" * 11, "1e3", "²"]
+    for length in cases:
+        with own_case(length):
+            token = new_api_client(ada).token
+            response = Client().generic(
+                "POST",
+                "/api/v1/keys",
+                b"{}",
+                CONTENT_LENGTH=length,
+                headers={"Authorization": f"Bearer {token}"},
+            )
+            assert_problem(response, 413, "too-large")
 
 
-@pytest.mark.parametrize(
-    "kind",
-    [
+def test_other_content_types_are_refused(new_api_client: NewApiClient, ada: User) -> None:
+    for kind in (
         "text/plain",
         "application/x-www-form-urlencoded",
         "multipart/form-data; boundary=x",
         "application/jsonp",
         "application/json; charset=utf-16",
         "application/json, text/plain",
-    ],
-)
-def test_other_content_types_are_refused(
-    new_api_client: NewApiClient, ada: User, kind: str
-) -> None:
-    response = new_api_client(ada).request(
-        "POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind}
-    )
-    assert_problem(response, 415, "unsupported-media-type")
-    assert not ApiKey.objects.exists()
+    ):
+        with own_case(kind):
+            response = new_api_client(ada).request(
+                "POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind}
+            )
+            assert_problem(response, 415, "unsupported-media-type")
+            assert not ApiKey.objects.exists()
 
 
 def test_json_content_type_may_have_a_charset(new_api_client: NewApiClient, ada: User) -> None:
@@ -100,9 +96,8 @@ def test_json_content_type_may_have_a_charset(new_api_client: NewApiClient, ada:
     assert response.status_code == 201
 
 
-@pytest.mark.parametrize(
-    "body",
-    [
+def test_invalid_json_is_refused(new_api_client: NewApiClient, ada: User) -> None:
+    cases: list[bytes] = [
         b" ",
         b"{",
         b'{"name": "ci"} x',
@@ -112,28 +107,28 @@ def test_json_content_type_may_have_a_charset(new_api_client: NewApiClient, ada:
         b'{"x":' * 10_000,
         b"\xef\xbb\xbf{}",
         b'{"name": NaN}',
-    ],
-)
-def test_invalid_json_is_refused(new_api_client: NewApiClient, ada: User, body: bytes) -> None:
-    response = new_api_client(ada).request(
-        "POST", "keys", body, headers={"Content_Type": "application/json"}
-    )
-    assert response.status_code in {400, 422}
-    assert_problem(
-        response, response.status_code, {400: "bad-request", 422: "invalid"}[response.status_code]
-    )
+    ]
+    for body in cases:
+        with own_case(body):
+            response = new_api_client(ada).request(
+                "POST", "keys", body, headers={"Content_Type": "application/json"}
+            )
+            assert response.status_code in {400, 422}
+            assert_problem(
+                response,
+                response.status_code,
+                {400: "bad-request", 422: "invalid"}[response.status_code],
+            )
 
 
-@pytest.mark.parametrize("body", [b"null", b"[]", b'"name"', b"1", b"true"])
-def test_json_that_is_not_an_object_is_refused(
-    new_api_client: NewApiClient, ada: User, body: bytes
-) -> None:
-    assert_problem(new_api_client(ada).request("POST", "keys", body), 422, "invalid")
+def test_json_that_is_not_an_object_is_refused(new_api_client: NewApiClient, ada: User) -> None:
+    for body in (b"null", b"[]", b'"name"', b"1", b"true"):
+        with own_case(body):
+            assert_problem(new_api_client(ada).request("POST", "keys", body), 422, "invalid")
 
 
-@pytest.mark.parametrize(
-    ("path", "parameter"),
-    [
+def test_invalid_parameter_is_named(new_api_client: NewApiClient, ada: User) -> None:
+    cases: list[tuple[str, str]] = [
         ("keys?limit=0", "limit"),
         ("keys?limit=101", "limit"),
         ("keys?limit=ten", "limit"),
@@ -153,13 +148,11 @@ def test_json_that_is_not_an_object_is_refused(
         ("usage?start=2026-01-01T00:00:00&end=2026-01-02T00:00:00", "start"),
         ("usage?group_by=owner", "group_by"),
         ("self?x=1", "x"),
-    ],
-)
-def test_invalid_parameter_is_named(
-    new_api_client: NewApiClient, ada: User, path: str, parameter: str
-) -> None:
-    problem = assert_problem(new_api_client(ada).get(path), 422, "invalid")
-    assert [error["parameter"] for error in problem["errors"]] == [parameter]
+    ]
+    for path, parameter in cases:
+        with own_case(path, parameter):
+            problem = assert_problem(new_api_client(ada).get(path), 422, "invalid")
+            assert [error["parameter"] for error in problem["errors"]] == [parameter]
 
 
 def test_server_error_is_a_problem_with_an_id_from_the_log(

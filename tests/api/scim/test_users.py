@@ -15,6 +15,7 @@ from keyportal.keys.models import ApiKey
 from keyportal.operators.people import set_active
 from keyportal.teams.models import Team, User
 from tests.api.scim.conftest import TOKEN, Directory
+from tests.support.cases import own_case
 from tests.support.clock import MINUTE, ensure_time_left
 from tests.support.concurrency import run_concurrently
 
@@ -64,37 +65,38 @@ def test_person_is_made(directory: Directory) -> None:
     assert (event.via, event.actor) == ("SCIM", "")
 
 
-@pytest.mark.parametrize(
-    "text",
-    [
+def test_person_is_found(directory: Directory, dora: User, bob: User) -> None:
+    for text in (
         'userName eq "dora.roe@EXAMPLE.com"',
         'externalId eq "0a21f0f2-8d2a-4f8e-bf98-7363c4aed4ef"',
         'emails[type eq "work"].value eq "dora@example.com"',
         'emails.value EQ "dora@example.com"',
-    ],
-)
-def test_person_is_found(directory: Directory, dora: User, bob: User, text: str) -> None:
-    found = directory("GET", "Users", filter=text).data
-    assert (found["totalResults"], found["itemsPerPage"], found["startIndex"]) == (1, 1, 1)
-    assert found["Resources"][0]["id"] == str(dora.pk)
+    ):
+        with own_case(text):
+            found = directory("GET", "Users", filter=text).data
+            assert (found["totalResults"], found["itemsPerPage"], found["startIndex"]) == (1, 1, 1)
+            assert found["Resources"][0]["id"] == str(dora.pk)
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    "text", ['userName eq "nobody"', 'id eq "x"', 'userName eq "\\u0000"', 'externalId eq ""']
-)
-def test_nobody_is_found(directory: Directory, bob: User, text: str) -> None:
-    assert directory("GET", "Users", filter=text).data["totalResults"] == 0
+def test_nobody_is_found(directory: Directory, bob: User) -> None:
+    for text in ('userName eq "nobody"', 'id eq "x"', 'userName eq "\\u0000"', 'externalId eq ""'):
+        with own_case(text):
+            assert directory("GET", "Users", filter=text).data["totalResults"] == 0
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    "text",
-    ["userName", 'password eq "x"', 'userName sw "d"', 'userName eq "a" or userName eq "b"', '"'],
-)
-def test_other_filters_are_errors(directory: Directory, bob: User, text: str) -> None:
-    answer = directory("GET", "Users", filter=text)
-    assert (answer.status_code, answer.data["scimType"]) == (400, "invalidFilter")
+def test_other_filters_are_errors(directory: Directory, bob: User) -> None:
+    for text in (
+        "userName",
+        'password eq "x"',
+        'userName sw "d"',
+        'userName eq "a" or userName eq "b"',
+        '"',
+    ):
+        with own_case(text):
+            answer = directory("GET", "Users", filter=text)
+            assert (answer.status_code, answer.data["scimType"]) == (400, "invalidFilter")
 
 
 def test_person_who_is_here_already_is_found_by_address(directory: Directory, bob: User) -> None:
@@ -129,33 +131,30 @@ def test_service_accounts_are_not_people(directory: Directory, team: Team) -> No
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    "body",
-    [
+def test_deactivation_ends_sessions_and_keys(directory: Directory, bob: User, issue: Any) -> None:
+    cases: list[dict[str, Any]] = [
         patch(path="active", value="False"),  # Entra
         patch(value={"active": False}),  # Okta
         patch(path="urn:ietf:params:scim:schemas:core:2.0:User:active", value=False),
-    ],
-)
-def test_deactivation_ends_sessions_and_keys(
-    directory: Directory, bob: User, issue: Any, body: dict[str, Any]
-) -> None:
-    key, _ = issue(bob)
-    browser = Client()
-    browser.force_login(bob)
-    answer = directory("PATCH", f"Users/{bob.pk}", body)
-    assert (answer.status_code, answer.data["active"]) == (200, False)
-    bob.refresh_from_db()
-    assert not bob.is_active
-    assert browser.get("/").status_code == 302
-    assert ApiKey.objects.get(pk=key.pk).disabled_at is not None
-    event = AuditEvent.objects.get(action=Action.USER_CHANGED)
-    assert event.target == "User bob: Active: yes → no, Off by directory: no → yes"
-    assert (event.via, event.actor, event.address) == ("SCIM", "", "127.0.0.1")
-    # And back. The key stays disabled until an admin enables it.
-    directory("PATCH", f"Users/{bob.pk}", patch(path="active", value="True"))
-    assert User.objects.get(pk=bob.pk).is_active
-    assert ApiKey.objects.get(pk=key.pk).disabled_at is not None
+    ]
+    for body in cases:
+        with own_case(body):
+            key, _ = issue(bob)
+            browser = Client()
+            browser.force_login(bob)
+            answer = directory("PATCH", f"Users/{bob.pk}", body)
+            assert (answer.status_code, answer.data["active"]) == (200, False)
+            bob.refresh_from_db()
+            assert not bob.is_active
+            assert browser.get("/").status_code == 302
+            assert ApiKey.objects.get(pk=key.pk).disabled_at is not None
+            event = AuditEvent.objects.get(action=Action.USER_CHANGED)
+            assert event.target == "User bob: Active: yes → no, Off by directory: no → yes"
+            assert (event.via, event.actor, event.address) == ("SCIM", "", "127.0.0.1")
+            # And back. The key stays disabled until an admin enables it.
+            directory("PATCH", f"Users/{bob.pk}", patch(path="active", value="True"))
+            assert User.objects.get(pk=bob.pk).is_active
+            assert ApiKey.objects.get(pk=key.pk).disabled_at is not None
 
 
 ON, OFF = ({"active": value} for value in (True, False))
@@ -163,9 +162,9 @@ BY_OPERATOR = "operator"
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("acts", "status"),
-    [
+def test_whom_an_operator_deactivated_stays_so(directory: Directory, dora: User) -> None:
+    """Attack: somebody with a stolen laptop is still assigned in the directory."""
+    cases: list[tuple[list[Any], int]] = [
         ([BY_OPERATOR, ON], 403),
         ([BY_OPERATOR, OFF, ON], 403),
         ([OFF, BY_OPERATOR, ON], 403),
@@ -173,31 +172,27 @@ BY_OPERATOR = "operator"
         ([OFF, "operator activates", "admin", ON], 403),
         ([OFF, "operator activates", OFF, ON], 200),
         ([BY_OPERATOR, "operator activates", OFF, ON], 200),
-    ],
-    ids=str,
-)
-def test_whom_an_operator_deactivated_stays_so(
-    directory: Directory, dora: User, acts: list[Any], status: int
-) -> None:
-    """Attack: somebody with a stolen laptop is still assigned in the directory."""
-    olga = User.objects.create_superuser("olga")
-    path = f"Users/{dora.pk}"
-    for act in acts:
-        if act == "admin":
-            row = User.objects.get(pk=dora.pk)
-            row.is_active = False
-            row.save(update_fields=["is_active"])
-        elif isinstance(act, str):
-            set_active(dora, is_active=act != BY_OPERATOR, actor=olga)
-        else:
-            answer = directory("PATCH", path, patch(value=act))
-    assert answer.status_code == status
-    assert directory("GET", path).data["active"] is (status == 200)
-    if status == 403:
-        assert directory("PUT", path, ENTRA | {"active": True}).status_code == 403
-        assert directory("DELETE", path).status_code == 204
-        assert directory("POST", "Users", ENTRA).status_code == 403
-        assert not User.objects.get(pk=dora.pk).is_active
+    ]
+    for acts, status in cases:
+        with own_case(acts, status):
+            olga = User.objects.create_superuser("olga")
+            path = f"Users/{dora.pk}"
+            for act in acts:
+                if act == "admin":
+                    row = User.objects.get(pk=dora.pk)
+                    row.is_active = False
+                    row.save(update_fields=["is_active"])
+                elif isinstance(act, str):
+                    set_active(dora, is_active=act != BY_OPERATOR, actor=olga)
+                else:
+                    answer = directory("PATCH", path, patch(value=act))
+            assert answer.status_code == status
+            assert directory("GET", path).data["active"] is (status == 200)
+            if status == 403:
+                assert directory("PUT", path, ENTRA | {"active": True}).status_code == 403
+                assert directory("DELETE", path).status_code == 204
+                assert directory("POST", "Users", ENTRA).status_code == 403
+                assert not User.objects.get(pk=dora.pk).is_active
 
 
 @pytest.mark.any_database
@@ -217,9 +212,8 @@ def test_session_of_a_person_is_not_in_the_audit(
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("body", "expected"),
-    [
+def test_details_are_changed(directory: Directory, dora: User) -> None:
+    cases: list[tuple[dict[str, Any], dict[str, Any]]] = [
         (patch(path="name.givenName", value="Theodora"), {"first_name": "Theodora"}),
         (patch(path="name", value={"familyName": "Poe"}), {"last_name": "Poe"}),
         (patch(value={"name.familyName": "Poe"}), {"last_name": "Poe"}),
@@ -239,15 +233,13 @@ def test_session_of_a_person_is_not_in_the_audit(
         (patch(path="title", value="Boss"), {"first_name": "Dora"}),
         (patch(path="is_superuser", value=True), {"is_superuser": False}),
         (patch(path="password", value="staple battery"), {"email": DORA}),
-    ],
-)
-def test_details_are_changed(
-    directory: Directory, dora: User, body: dict[str, Any], expected: dict[str, Any]
-) -> None:
-    assert directory("PATCH", f"Users/{dora.pk}", body).status_code == 200
-    dora.refresh_from_db()
-    assert {name: getattr(dora, name) for name in expected} == expected
-    assert not dora.has_usable_password()
+    ]
+    for body, expected in cases:
+        with own_case(body, expected):
+            assert directory("PATCH", f"Users/{dora.pk}", body).status_code == 200
+            dora.refresh_from_db()
+            assert {name: getattr(dora, name) for name in expected} == expected
+            assert not dora.has_usable_password()
 
 
 @pytest.mark.any_database
@@ -260,9 +252,8 @@ def test_whole_person_is_replaced(directory: Directory, dora: User) -> None:
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("body", "status"),
-    [
+def test_wrong_changes_are_errors(directory: Directory, dora: User, bob: User) -> None:
+    cases: list[tuple[Any, int]] = [
         (patch(path="emails", value=[{"value": "bob@example.com"}]), 409),
         (patch(path="userName", value=""), 400),
         (patch(path="userName", value="x" * 255), 400),
@@ -278,18 +269,16 @@ def test_whole_person_is_replaced(directory: Directory, dora: User) -> None:
         ([], 400),
         ("{", 400),
         ("[" * 100_000, 400),
-    ],
-)
-def test_wrong_changes_are_errors(
-    directory: Directory, dora: User, bob: User, body: Any, status: int
-) -> None:
-    answer = directory("PATCH", f"Users/{dora.pk}", body)
-    assert answer.status_code == status, answer.data
-    if status >= 400:
-        assert answer.data["status"] == str(status)
-        assert answer.data["schemas"] == ["urn:ietf:params:scim:api:messages:2.0:Error"]
-        dora.refresh_from_db()
-        assert (dora.email, dora.is_active) == ("dora@example.com", True)
+    ]
+    for body, status in cases:
+        with own_case(body, status):
+            answer = directory("PATCH", f"Users/{dora.pk}", body)
+            assert answer.status_code == status, answer.data
+            if status >= 400:
+                assert answer.data["status"] == str(status)
+                assert answer.data["schemas"] == ["urn:ietf:params:scim:api:messages:2.0:Error"]
+                dora.refresh_from_db()
+                assert (dora.email, dora.is_active) == ("dora@example.com", True)
 
 
 def test_deleted_person_is_gone_and_can_come_back(directory: Directory, dora: User) -> None:
@@ -322,15 +311,27 @@ def test_operators_keep_their_names_and_addresses(
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    "header",
-    ["", "Bearer ", f"Basic {TOKEN}", f"Bearer {TOKEN}x", f"Bearer {TOKEN[:-1]}", "Bearer é"],
-)
-def test_wrong_tokens_open_nothing(directory: Directory, bob: User, header: str) -> None:
-    for method, path in (("GET", "Users"), ("DELETE", f"Users/{bob.pk}"), ("GET", "nowhere")):
-        answer = directory(method, path, headers={"Authorization": header} if header else {})
-        assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Bearer")
-    assert User.objects.get().is_active
+def test_wrong_tokens_open_nothing(directory: Directory, bob: User) -> None:
+    cases: list[str] = [
+        "",
+        "Bearer ",
+        f"Basic {TOKEN}",
+        f"Bearer {TOKEN}x",
+        f"Bearer {TOKEN[:-1]}",
+        "Bearer é",
+    ]
+    for header in cases:
+        with own_case(header):
+            for method, path in (
+                ("GET", "Users"),
+                ("DELETE", f"Users/{bob.pk}"),
+                ("GET", "nowhere"),
+            ):
+                answer = directory(
+                    method, path, headers={"Authorization": header} if header else {}
+                )
+                assert (answer.status_code, answer["WWW-Authenticate"]) == (401, "Bearer")
+            assert User.objects.get().is_active
 
 
 @pytest.mark.any_database

@@ -16,6 +16,7 @@ from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 from tests.support.api_client import NewApiClient, assert_problem
+from tests.support.cases import own_case
 
 pytestmark = pytest.mark.any_database
 
@@ -41,24 +42,26 @@ NARROWER = [
 ]
 
 
-@pytest.mark.parametrize("permissions", WIDER)
 def test_restricted_management_key_creates_no_wider_key(
-    new_api_client: NewApiClient, alice: User, permissions: dict[str, Any]
+    new_api_client: NewApiClient, alice: User
 ) -> None:
-    program = new_api_client(alice, permissions=NARROW)
-    body = {"name": "ci", "permissions": permissions}
-    assert_problem(program.post("keys", body), 403, "beyond-bounds")
-    assert not ApiKey.objects.exists()
+    for permissions in WIDER:
+        with own_case(permissions):
+            program = new_api_client(alice, permissions=NARROW)
+            body = {"name": "ci", "permissions": permissions}
+            assert_problem(program.post("keys", body), 403, "beyond-bounds")
+            assert not ApiKey.objects.exists()
 
 
-@pytest.mark.parametrize("permissions", NARROWER)
 def test_restricted_management_key_creates_keys_within_its_bounds(
-    new_api_client: NewApiClient, alice: User, permissions: dict[str, Any]
+    new_api_client: NewApiClient, alice: User
 ) -> None:
-    program = new_api_client(alice, permissions=NARROW)
-    response = program.post("keys", {"name": "ci", "permissions": permissions})
-    assert response.status_code == 201
-    assert NARROW.covers(ApiKey.objects.get().permissions)
+    for permissions in NARROWER:
+        with own_case(permissions):
+            program = new_api_client(alice, permissions=NARROW)
+            response = program.post("keys", {"name": "ci", "permissions": permissions})
+            assert response.status_code == 201
+            assert NARROW.covers(ApiKey.objects.get().permissions)
 
 
 def test_key_without_permissions_gets_those_of_the_management_key(
@@ -68,9 +71,10 @@ def test_key_without_permissions_gets_those_of_the_management_key(
     assert ApiKey.objects.get().permissions == NARROW
 
 
-@pytest.mark.parametrize(
-    ("bounds", "policy", "given"),
-    [
+def test_key_without_permissions_gets_what_bounds_and_policy_allow(
+    new_api_client: NewApiClient, alice: User
+) -> None:
+    cases: list[tuple[Permissions, Policy, tuple[tuple[str, ...], str, tuple[str, ...]]]] = [
         (Permissions(("public/*",)), Policy(endpoints=("chat",)), (("public/*",), "chat", ())),
         (
             Permissions(endpoints=Endpoints.EMBEDDINGS, networks=("10.0.0.0/8",)),
@@ -84,18 +88,15 @@ def test_key_without_permissions_gets_those_of_the_management_key(
         ),
         (Permissions(endpoints=Endpoints.READ), Policy(endpoints=("chat",)), ((), "read", ())),
         (Permissions(), Policy(models=("public/*",)), (("public/*",), "all", ())),
-    ],
-)
-def test_key_without_permissions_gets_what_bounds_and_policy_allow(
-    new_api_client: NewApiClient,
-    alice: User,
-    bounds: Permissions,
-    policy: Policy,
-    given: tuple[tuple[str, ...], str, tuple[str, ...]],
-) -> None:
-    Team.objects.update(policy=policy)
-    assert new_api_client(alice, permissions=bounds).post("keys", {"name": "ci"}).status_code == 201
-    assert ApiKey.objects.get().permissions == given
+    ]
+    for bounds, policy, given in cases:
+        with own_case(bounds, policy, given):
+            Team.objects.update(policy=policy)
+            assert (
+                new_api_client(alice, permissions=bounds).post("keys", {"name": "ci"}).status_code
+                == 201
+            )
+            assert ApiKey.objects.get().permissions == given
 
 
 def test_bounds_that_exclude_the_policy_give_a_policy_error(
@@ -109,16 +110,17 @@ def test_bounds_that_exclude_the_policy_give_a_policy_error(
     assert not ApiKey.objects.exists()
 
 
-@pytest.mark.parametrize("permissions", WIDER)
 def test_change_cannot_widen_a_key_beyond_the_bounds(
-    new_api_client: NewApiClient, alice: User, issue: Any, permissions: dict[str, Any]
+    new_api_client: NewApiClient, alice: User, issue: Any
 ) -> None:
-    key, _ = issue(alice, permissions=NARROW)
-    program = new_api_client(alice, permissions=NARROW)
-    response = program.patch(f"keys/{key.public_id}", {"permissions": permissions})
-    assert_problem(response, 403, "beyond-bounds")
-    key.refresh_from_db()
-    assert key.permissions == NARROW
+    for permissions in WIDER:
+        with own_case(permissions):
+            key, _ = issue(alice, permissions=NARROW)
+            program = new_api_client(alice, permissions=NARROW)
+            response = program.patch(f"keys/{key.public_id}", {"permissions": permissions})
+            assert_problem(response, 403, "beyond-bounds")
+            key.refresh_from_db()
+            assert key.permissions == NARROW
 
 
 def test_wider_key_cannot_be_rotated_enabled_or_changed(
@@ -208,20 +210,20 @@ def test_management_key_without_expiry_creates_keys_without_expiry(
         assert program.post("keys", {"name": name, **fields}).json()["expires_at"] is None
 
 
-@pytest.mark.parametrize(
-    ("key_days", "policy_days", "days"), [(365, 90, 90), (30, 90, 30), (None, 90, 90)]
-)
 def test_default_expiry_is_the_earlier_of_policy_and_management_key(
-    new_api_client: NewApiClient, alice: User, key_days: int | None, policy_days: int, days: int
+    new_api_client: NewApiClient, alice: User
 ) -> None:
-    Team.objects.update(policy=Policy(max_lifetime_days=policy_days))
-    program = new_api_client(
-        alice, expires_at=key_days and timezone.now() + timedelta(days=key_days)
-    )
-    assert program.post("keys", {"name": "plain"}).status_code == 201
-    end = ApiKey.objects.get().expires_at
-    assert end
-    assert abs(end - timezone.now() - timedelta(days=days)) < timedelta(minutes=5)
+    cases: list[tuple[int | None, int, int]] = [(365, 90, 90), (30, 90, 30), (None, 90, 90)]
+    for key_days, policy_days, days in cases:
+        with own_case(key_days, policy_days, days):
+            Team.objects.update(policy=Policy(max_lifetime_days=policy_days))
+            program = new_api_client(
+                alice, expires_at=key_days and timezone.now() + timedelta(days=key_days)
+            )
+            assert program.post("keys", {"name": "plain"}).status_code == 201
+            end = ApiKey.objects.get().expires_at
+            assert end
+            assert abs(end - timezone.now() - timedelta(days=days)) < timedelta(minutes=5)
 
 
 def test_members_program_cannot_exceed_the_ceiling(

@@ -14,6 +14,7 @@ from keyportal.teams.limits import Limits
 from keyportal.teams.models import Team, User
 from keyportal.teams.policy import Policy
 from tests.support.api_client import NewApiClient, assert_problem
+from tests.support.cases import own_case
 
 
 def is_live(text: str) -> bool:
@@ -155,9 +156,8 @@ def test_policy_error_has_a_sentence_for_each_rule(
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("body", "pointer"),
-    [
+def test_invalid_field_is_an_error_with_pointer(new_api_client: NewApiClient, ada: User) -> None:
+    cases: list[tuple[dict[str, Any], str]] = [
         ({}, ""),
         ({"name": ""}, "/name"),
         ({"name": " ci"}, "/name"),
@@ -190,36 +190,33 @@ def test_policy_error_has_a_sentence_for_each_rule(
         ({"name": "ci", "expires_at": "2099-01-01T00:00:00+25:00"}, "/expires_at"),
         ({"name": "ci", "expires_at": ""}, "/expires_at"),
         ({"name": "ci", "expires_at": 4070908800}, "/expires_at"),
-    ],
-)
-def test_invalid_field_is_an_error_with_pointer(
-    new_api_client: NewApiClient, ada: User, body: dict[str, Any], pointer: str
-) -> None:
-    problem = assert_problem(new_api_client(ada).post("keys", body), 422, "invalid")
-    assert [error.get("pointer", "") for error in problem["errors"]] == [pointer]
-    assert "k3Tz" not in str(problem)
-    assert not ApiKey.objects.exists()
+    ]
+    for body, pointer in cases:
+        with own_case(body, pointer):
+            problem = assert_problem(new_api_client(ada).post("keys", body), 422, "invalid")
+            assert [error.get("pointer", "") for error in problem["errors"]] == [pointer]
+            assert "k3Tz" not in str(problem)
+            assert not ApiKey.objects.exists()
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("text", "end"),
-    [
+def test_expiry_is_a_time_or_the_end_of_a_day_in_utc(
+    new_api_client: NewApiClient, ada: User
+) -> None:
+    cases: list[tuple[str, str]] = [
         ("2099-01-31", "2099-01-31T23:59:59+00:00"),
         ("2099-01-31T18:00:00Z", "2099-01-31T18:00:00+00:00"),
         ("2099-01-31t18:00:00.5z", "2099-01-31T18:00:00.500000+00:00"),
         ("2099-01-31T18:00:00+01:00", "2099-01-31T17:00:00+00:00"),
-    ],
-)
-def test_expiry_is_a_time_or_the_end_of_a_day_in_utc(
-    new_api_client: NewApiClient, ada: User, text: str, end: str
-) -> None:
-    program = new_api_client(ada, expires_at=None)
-    made = program.post("keys", {"name": "ci", "expires_at": text})
-    assert made.status_code == 201, made.json()
-    assert ApiKey.objects.get().expires_at == datetime.fromisoformat(end)
-    changed = program.patch(f"keys/{made.json()['id']}", {"expires_at": text})
-    assert changed.json()["expires_at"] == made.json()["expires_at"]
+    ]
+    for text, end in cases:
+        with own_case(text, end):
+            program = new_api_client(ada, expires_at=None)
+            made = program.post("keys", {"name": "ci", "expires_at": text})
+            assert made.status_code == 201, made.json()
+            assert ApiKey.objects.get().expires_at == datetime.fromisoformat(end)
+            changed = program.patch(f"keys/{made.json()['id']}", {"expires_at": text})
+            assert changed.json()["expires_at"] == made.json()["expires_at"]
 
 
 @pytest.mark.any_database

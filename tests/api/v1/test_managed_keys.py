@@ -11,6 +11,7 @@ from keyportal.keys.changes import disable, set_managed
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, User
 from tests.support.api_client import NewApiClient, assert_problem
+from tests.support.cases import own_case
 
 pytestmark = pytest.mark.any_database
 
@@ -55,59 +56,56 @@ def test_program_acts_with_the_current_role_of_its_owner(
     assert program.post(f"{path}/enable").json()["state"] == "active"
 
 
-@pytest.mark.parametrize(
-    "change",
-    [
+def test_key_narrowed_by_an_admins_program_becomes_managed(
+    new_api_client: NewApiClient, ada: User, bob: User, key: ApiKey
+) -> None:
+    cases: list[dict[str, object]] = [
         {"permissions": NARROW},
         {"limits": {"tokens_per_day": 5}},
         {"expires_at": "2099-01-31T18:00:00Z"},
-    ],
-)
-def test_key_narrowed_by_an_admins_program_becomes_managed(
-    new_api_client: NewApiClient, ada: User, bob: User, key: ApiKey, change: dict[str, object]
+    ]
+    for change in cases:
+        with own_case(change):
+            hers, his, path = (
+                new_api_client(ada),
+                new_api_client(bob, "bobs"),
+                f"keys/{key.public_id}",
+            )
+            assert his.get(path).json()["is_managed"] is False
+            assert hers.patch(path, change).json()["is_managed"] is True
+            assert his.get("keys").json()["data"][0]["is_managed"] is True
+            row = AuditEvent.objects.for_key(key.public_id).get(action=Action.KEY_MANAGED)
+            assert row.actor == "ada"
+            assert row.via
+            # It may be left to its owner in the same request.
+            other = {"limits": {"requests_per_day": 5}, "is_managed": False}
+            assert hers.patch(path, other).json()["is_managed"] is False
+
+
+def test_members_program_edits_a_managed_key_all_or_nothing(
+    new_api_client: NewApiClient, alice: User, ada: User, bob: User, key: ApiKey
 ) -> None:
-    hers, his, path = new_api_client(ada), new_api_client(bob, "bobs"), f"keys/{key.public_id}"
-    assert his.get(path).json()["is_managed"] is False
-    assert hers.patch(path, change).json()["is_managed"] is True
-    assert his.get("keys").json()["data"][0]["is_managed"] is True
-    row = AuditEvent.objects.for_key(key.public_id).get(action=Action.KEY_MANAGED)
-    assert row.actor == "ada"
-    assert row.via
-    # It may be left to its owner in the same request.
-    other = {"limits": {"requests_per_day": 5}, "is_managed": False}
-    assert hers.patch(path, other).json()["is_managed"] is False
-
-
-@pytest.mark.parametrize(
-    "change",
-    [
+    cases: list[dict[str, object]] = [
         {"permissions": NARROW},
         {"limits": {"tokens_per_day": 5}},
         {"expires_at": "2099-01-31T18:00:00Z"},
         {"owner": "alice"},
         {"is_managed": False},
         {"is_managed": True},
-    ],
-)
-def test_members_program_edits_a_managed_key_all_or_nothing(
-    new_api_client: NewApiClient,
-    alice: User,
-    ada: User,
-    bob: User,
-    key: ApiKey,
-    change: dict[str, object],
-) -> None:
-    set_managed(key, True, actor=ada)
-    his, path = new_api_client(bob), f"keys/{key.public_id}"
-    before = his.get(path).json()
-    assert_problem(his.patch(path, {"name": "ci"} | change), 403, "weak-role")
-    assert his.get(path).json() == before
-    assert his.patch(path, {"name": "ci", "tags": ["x"]}).json()["name"] == "ci"
-    # What it repeats as it is, is no change.
-    same = {name: before[name] for name in ("permissions", "limits", "expires_at")}
-    assert his.patch(path, same).status_code == 200
-    assert his.post(f"{path}/rotate", {"grace": "now"}).status_code == 200
-    assert his.delete(path).status_code == 204
+    ]
+    for change in cases:
+        with own_case(change):
+            set_managed(key, True, actor=ada)
+            his, path = new_api_client(bob), f"keys/{key.public_id}"
+            before = his.get(path).json()
+            assert_problem(his.patch(path, {"name": "ci"} | change), 403, "weak-role")
+            assert his.get(path).json() == before
+            assert his.patch(path, {"name": "ci", "tags": ["x"]}).json()["name"] == "ci"
+            # What it repeats as it is, is no change.
+            same = {name: before[name] for name in ("permissions", "limits", "expires_at")}
+            assert his.patch(path, same).status_code == 200
+            assert his.post(f"{path}/rotate", {"grace": "now"}).status_code == 200
+            assert his.delete(path).status_code == 204
 
 
 def test_members_program_cannot_set_managed(

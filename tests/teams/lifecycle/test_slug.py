@@ -29,6 +29,7 @@ from keyportal.teams.openid.grants import teams_by_slug
 from keyportal.teams.policy import Policy
 from keyportal.teams.service_accounts.changes import create as create_account
 from keyportal.usage.models import UsageDay
+from tests.support.cases import own_case
 from tests.support.commands import run
 from tests.support.concurrency import run_concurrently
 from tests.support.forms import form_data
@@ -230,9 +231,11 @@ def test_service_accounts_follow(team: Team, alice: User) -> None:
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("slug", "error"),
-    [
+def test_slugs_that_it_does_not_get(
+    sign_in: SignIn, alice: User, team: Team, other_team: Team, model: ServedModel, issue: Issue
+) -> None:
+    """Nothing is changed then, neither the slug nor what follows it."""
+    cases: list[tuple[str, str]] = [
         ("", "Enter a slug."),
         ("Nova", "lower-case"),
         ("public", "reserved"),
@@ -240,29 +243,19 @@ def test_service_accounts_follow(team: Team, alice: User) -> None:
         ("u-0000000000cc", "Another team has or had this slug."),
         ("taken", "A model can"),
         ("wide", "would match more"),
-    ],
-)
-def test_slugs_that_it_does_not_get(
-    sign_in: SignIn,
-    alice: User,
-    team: Team,
-    other_team: Team,
-    model: ServedModel,
-    issue: Issue,
-    slug: str,
-    error: str,
-) -> None:
-    """Nothing is changed then, neither the slug nor what follows it."""
-    UsedSlug.objects.create(slug="gone")
-    ServedModel.objects.create(name="taken/test")
-    issue(alice, "eager", permissions=Permissions(models=("wi*",)))
-    response = sign_in(alice).post(SLUG, {"slug": slug})
-    assert response.status_code == 422
-    assert error in str(response.context["form"].errors["slug"])
-    team.refresh_from_db()
-    model.refresh_from_db()
-    assert (team.slug, model.name) == (OLD, f"{OLD}/test")
-    assert UsedSlug.objects.filter(team=team).get().replaced_at is None
+    ]
+    for slug, error in cases:
+        with own_case(slug, error):
+            UsedSlug.objects.create(slug="gone")
+            ServedModel.objects.create(name="taken/test")
+            issue(alice, "eager", permissions=Permissions(models=("wi*",)))
+            response = sign_in(alice).post(SLUG, {"slug": slug})
+            assert response.status_code == 422
+            assert error in str(response.context["form"].errors["slug"])
+            team.refresh_from_db()
+            model.refresh_from_db()
+            assert (team.slug, model.name) == (OLD, f"{OLD}/test")
+            assert UsedSlug.objects.filter(team=team).get().replaced_at is None
 
 
 def test_no_other_team_gets_the_former_slug(team: Team, other_team: Team, alice: User) -> None:

@@ -9,6 +9,7 @@ from keyportal.teams.access import Operator, Outsider
 from keyportal.teams.membership.changes import LastOwner, change_role, remove
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import make_person
+from tests.support.cases import own_case
 from tests.support.concurrency import run_concurrently
 
 LAST = "alice is the last owner of the team. Make somebody else an owner first."
@@ -20,9 +21,10 @@ def roles(team: Team) -> dict[str, str]:
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("actor", "target", "role", "is_allowed"),
-    [
+def test_owners_make_owners_and_admins_up_to_admins(
+    team: Team, alice: User, ada: User, bob: User, vera: User
+) -> None:
+    cases: list[tuple[str, str, Role, bool]] = [
         ("alice", "ada", Role.OWNER, True),
         ("alice", "bob", Role.VIEWER, True),
         ("ada", "bob", Role.ADMIN, True),
@@ -33,35 +35,26 @@ def roles(team: Team) -> dict[str, str]:
         ("bob", "vera", Role.MEMBER, False),
         ("bob", "bob", Role.VIEWER, False),
         ("vera", "vera", Role.OWNER, False),
-    ],
-)
-def test_owners_make_owners_and_admins_up_to_admins(
-    team: Team,
-    alice: User,
-    ada: User,
-    bob: User,
-    vera: User,
-    actor: str,
-    target: str,
-    role: Role,
-    is_allowed: bool,
-) -> None:
-    make_person("otto", team, Role.OWNER)
-    people = {user.username: user for user in (alice, ada, bob, vera)}
-    before = roles(team)
-    if is_allowed:
-        change_role(team, people[target], role, actor=people[actor])
-        assert roles(team) == before | {target: role}
-    else:
-        with pytest.raises(PermissionDenied):
-            change_role(team, people[target], role, actor=people[actor])
-        assert roles(team) == before
+    ]
+    for actor, target, role, is_allowed in cases:
+        with own_case(actor, target, role, is_allowed):
+            make_person("otto", team, Role.OWNER)
+            people = {user.username: user for user in (alice, ada, bob, vera)}
+            before = roles(team)
+            if is_allowed:
+                change_role(team, people[target], role, actor=people[actor])
+                assert roles(team) == before | {target: role}
+            else:
+                with pytest.raises(PermissionDenied):
+                    change_role(team, people[target], role, actor=people[actor])
+                assert roles(team) == before
 
 
 @pytest.mark.any_database
-@pytest.mark.parametrize(
-    ("actor", "target", "is_allowed"),
-    [
+def test_admins_remove_all_but_owners_and_anybody_leaves(
+    team: Team, alice: User, ada: User, bob: User, vera: User
+) -> None:
+    cases: list[tuple[str, str, bool]] = [
         ("alice", "ada", True),
         ("ada", "bob", True),
         ("ada", "alice", False),
@@ -69,25 +62,16 @@ def test_owners_make_owners_and_admins_up_to_admins(
         ("bob", "vera", False),
         ("bob", "bob", True),
         ("vera", "vera", True),
-    ],
-)
-def test_admins_remove_all_but_owners_and_anybody_leaves(
-    team: Team,
-    alice: User,
-    ada: User,
-    bob: User,
-    vera: User,
-    actor: str,
-    target: str,
-    is_allowed: bool,
-) -> None:
-    people = {user.username: user for user in (alice, ada, bob, vera)}
-    if is_allowed:
-        remove(team, people[target], actor=people[actor])
-    else:
-        with pytest.raises(PermissionDenied):
-            remove(team, people[target], actor=people[actor])
-    assert (target not in roles(team)) == is_allowed
+    ]
+    for actor, target, is_allowed in cases:
+        with own_case(actor, target, is_allowed):
+            people = {user.username: user for user in (alice, ada, bob, vera)}
+            if is_allowed:
+                remove(team, people[target], actor=people[actor])
+            else:
+                with pytest.raises(PermissionDenied):
+                    remove(team, people[target], actor=people[actor])
+            assert (target not in roles(team)) == is_allowed
 
 
 @pytest.mark.any_database

@@ -10,6 +10,7 @@ from pytest_django import Settings
 
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.openid.stored import StoredProvider
+from tests.support.cases import own_case
 from tests.support.identity_provider import CLIENT_ID, CLIENT_SECRET, ForgingProvider
 from tests.teams.openid.conftest import Begin, is_signed_in
 
@@ -45,25 +46,31 @@ def test_groups_give_roles(
     assert (membership.role, membership.granted_by) == (Role.ADMIN, "corp")
 
 
-@pytest.mark.parametrize("change", [None, {"is_active": False}, {"issuer": "https://x.example"}])
 def test_provider_ends_while_somebody_is_there(
-    corp: StoredProvider,
-    client: Client,
-    begin: Begin,
-    come_back: ComeBack,
-    change: dict[str, Any] | None,
+    corp: StoredProvider, client: Client, begin: Begin, come_back: ComeBack
 ) -> None:
-    answer = begin()
-    if change is None:
-        StoredProvider.objects.all().delete()
-    else:
-        StoredProvider.objects.update(**change)
-    assert come_back(answer).url == "/accounts/login/"
-    assert not is_signed_in(client)
-    page = client.get("/accounts/login/").content.decode()
-    said = "not offered any more" if change is None or "issuer" not in change else "did not succeed"
-    assert said in page
-    assert not User.objects.exists()
+    cases: list[dict[str, Any] | None] = [
+        None,
+        {"is_active": False},
+        {"issuer": "https://x.example"},
+    ]
+    for change in cases:
+        with own_case(change):
+            answer = begin()
+            if change is None:
+                StoredProvider.objects.all().delete()
+            else:
+                StoredProvider.objects.update(**change)
+            assert come_back(answer).url == "/accounts/login/"
+            assert not is_signed_in(client)
+            page = client.get("/accounts/login/").content.decode()
+            said = (
+                "not offered any more"
+                if change is None or "issuer" not in change
+                else "did not succeed"
+            )
+            assert said in page
+            assert not User.objects.exists()
 
 
 @pytest.mark.parametrize("change", [None, {"is_active": False}, {"issuer": "https://x.example"}])

@@ -14,7 +14,7 @@ from django.test import Client
 from keyportal.http import fetch
 from keyportal.teams.models import User
 from keyportal.teams.openid import requests
-from tests.support.cases import case
+from tests.support.cases import case, own_case
 from tests.support.identity_provider import ForgingProvider, private_key
 from tests.teams.openid.conftest import Begin, is_signed_in
 
@@ -139,14 +139,15 @@ def test_key_without_an_id_is_found_if_it_is_the_only_one(
     assert is_signed_in(client)
 
 
-@pytest.mark.parametrize("field", ["state", "code"])
 def test_forged_or_missing_parameters_are_refused(
-    client: Client, begin: Begin, come_back: SignIn, field: str
+    client: Client, begin: Begin, come_back: SignIn
 ) -> None:
-    answer = begin()
-    assert_refused(client, come_back(answer | {field: "forged"}))
-    missing = {name: value for name, value in begin().items() if name != field}
-    assert_refused(client, come_back(missing))
+    for field in ("state", "code"):
+        with own_case(field):
+            answer = begin()
+            assert_refused(client, come_back(answer | {field: "forged"}))
+            missing = {name: value for name, value in begin().items() if name != field}
+            assert_refused(client, come_back(missing))
 
 
 def test_state_of_another_browser_is_refused(

@@ -4,6 +4,7 @@ import pytest
 from django.core.management import CommandError
 
 from keyportal.teams.models import Team, User
+from tests.support.cases import own_case
 from tests.support.commands import run
 
 pytestmark = pytest.mark.any_database
@@ -19,18 +20,17 @@ def test_creates_lists_changes_and_deletes(team: Team) -> None:
     assert not User.objects.exists()
 
 
-@pytest.mark.parametrize(
-    ("options", "message"),
-    [
+def test_mistakes(team: Team, alice: User) -> None:
+    cases: list[tuple[tuple[str, ...], str]] = [
         (("--create", "ci"), "need --contact"),
         (("--delete", "ci", "--contact", "a@example.com"), "need --contact"),
         (("--create", "C I", "--contact", "a@example.com"), "lower-case"),
         (("--create", "ci", "--contact", "nobody"), "valid email address"),
         (("--change", "alice", "--contact", "a@example.com"), "no service account named alice"),
         (("--delete", "nobody"), "no service account named nobody"),
-    ],
-)
-def test_mistakes(team: Team, alice: User, options: tuple[str, ...], message: str) -> None:
-    with pytest.raises(CommandError, match=message):
-        run("serviceaccount", team.slug, *options)
-    assert User.objects.get() == alice
+    ]
+    for options, message in cases:
+        with own_case(options, message):
+            with pytest.raises(CommandError, match=message):
+                run("serviceaccount", team.slug, *options)
+            assert User.objects.get() == alice

@@ -12,6 +12,7 @@ from pytest_django import Settings
 
 from keyportal.teams.models import Team, User
 from tests.conftest import PASSWORD
+from tests.support.cases import own_case
 from tests.teams.test_sign_in import NEW_PASSWORD, change, post
 
 pytestmark = pytest.mark.any_database
@@ -89,9 +90,10 @@ def test_operators_set_their_own_password_on_the_page_that_asks_for_it(
         assert root.check_password(PASSWORD)
 
 
-@pytest.mark.parametrize(
-    "password",
-    [
+def test_a_password_of_words_of_this_installation_is_refused(
+    settings: Settings, team: Team, bob: User
+) -> None:
+    for password in (
         "keyportal1",
         "Keyportal-2026!",
         "keyportal20261234",
@@ -104,16 +106,13 @@ def test_operators_set_their_own_password_on_the_page_that_asks_for_it(
         "martinez!1",
         "bob123456",
         "bobbobbobbob",
-    ],
-)
-def test_a_password_of_words_of_this_installation_is_refused(
-    settings: Settings, team: Team, bob: User, password: str
-) -> None:
-    settings.ALLOWED_HOSTS = ["keys.corp.example.com"]
-    Team.objects.filter(pk=team.pk).update(name="Data Engineering")
-    bob.first_name, bob.last_name = "Roberta", "Martinez"
-    with pytest.raises(ValidationError):
-        validate_password(password, bob)
+    ):
+        with own_case(password):
+            settings.ALLOWED_HOSTS = ["keys.corp.example.com"]
+            Team.objects.filter(pk=team.pk).update(name="Data Engineering")
+            bob.first_name, bob.last_name = "Roberta", "Martinez"
+            with pytest.raises(ValidationError):
+                validate_password(password, bob)
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import Upstream
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
+from tests.support.cases import own_case
 from tests.support.forms import form_data
 
 pytestmark = pytest.mark.any_database
@@ -71,17 +72,19 @@ def test_a_dialog_gets_the_address_of_the_page_that_asks(client: Client, alice: 
     assert (answer.status_code, answer["HX-Redirect"], answer.content) == (200, CONFIRM, b"")
 
 
-@pytest.mark.parametrize("headers", [{}, HTMX])
-def test_a_form_is_not_sent_again(client: Client, alice: User, headers: dict[str, str]) -> None:
+def test_a_form_is_not_sent_again(client: Client, alice: User) -> None:
     """Its values would have to be stored in the session."""
-    client.force_login(alice)
-    form = form_data(client.get(CREATE), name="secret plan", scopes=["keys:read"])
-    answer = age(client).post(CREATE, form, headers=headers)
-    assert (answer.headers.get("Location") or answer["HX-Redirect"]) == CONFIRM
-    assert "secret plan" not in str(dict(client.session))
-    assert "Nothing is changed yet" in client.get(CONFIRM).content.decode()
-    assert confirm(client, CONFIRM) == CREATE
-    assert not ManagementKey.objects.exists()
+    cases: list[dict[str, str]] = [{}, HTMX]
+    for headers in cases:
+        with own_case(headers):
+            client.force_login(alice)
+            form = form_data(client.get(CREATE), name="secret plan", scopes=["keys:read"])
+            answer = age(client).post(CREATE, form, headers=headers)
+            assert (answer.headers.get("Location") or answer["HX-Redirect"]) == CONFIRM
+            assert "secret plan" not in str(dict(client.session))
+            assert "Nothing is changed yet" in client.get(CONFIRM).content.decode()
+            assert confirm(client, CONFIRM) == CREATE
+            assert not ManagementKey.objects.exists()
 
 
 def test_the_policy_can_be_read(client: Client, alice: User, team: Team) -> None:
@@ -140,9 +143,8 @@ def test_who_has_no_password_signs_in_again(client: Client, alice: User) -> None
     assert client.get(CREATE)["Location"].startswith("/accounts/login/")
 
 
-@pytest.mark.parametrize(
-    "page",
-    [
+def test_operators_confirm_too(client: Client, alice: User, bob: User, team: Team) -> None:
+    for page in (
         "/admin/auth/group/add/",
         "/admin/catalog/upstream/add/",
         "/admin/catalog/upstream/{upstream}/change/",
@@ -152,23 +154,27 @@ def test_who_has_no_password_signs_in_again(client: Client, alice: User) -> None
         "/admin/teams/team/{team}/delete/",
         "/admin/teams/user/{user}/change/",
         "/admin/teams/user/{user}/password/",
-    ],
-)
-def test_operators_confirm_too(
-    client: Client, alice: User, bob: User, team: Team, page: str
-) -> None:
-    operator = User.objects.create_superuser("olga", password=PASSWORD)
-    upstream = Upstream.objects.create(name="vllm", base_url="http://127.0.0.1:9/v1")
-    membership = Membership.objects.get(user=bob)
-    ids = {"upstream": upstream.pk, "membership": membership.pk, "team": team.pk, "user": bob.pk}
-    path = page.format(**ids)
-    client.force_login(operator)
-    assert client.get(path).status_code == 200
-    age(client)
-    for answer in (client.get(path), client.post(path, {"post": "yes"})):
-        assert answer["Location"] == f"/accounts/reauthenticate/?next={quote(path, safe='')}"
-    assert confirm(client, answer["Location"]) == path
-    assert client.get(path).status_code == 200
+    ):
+        with own_case(page):
+            operator = User.objects.create_superuser("olga", password=PASSWORD)
+            upstream = Upstream.objects.create(name="vllm", base_url="http://127.0.0.1:9/v1")
+            membership = Membership.objects.get(user=bob)
+            ids = {
+                "upstream": upstream.pk,
+                "membership": membership.pk,
+                "team": team.pk,
+                "user": bob.pk,
+            }
+            path = page.format(**ids)
+            client.force_login(operator)
+            assert client.get(path).status_code == 200
+            age(client)
+            for answer in (client.get(path), client.post(path, {"post": "yes"})):
+                assert (
+                    answer["Location"] == f"/accounts/reauthenticate/?next={quote(path, safe='')}"
+                )
+            assert confirm(client, answer["Location"]) == path
+            assert client.get(path).status_code == 200
 
 
 def test_operators_confirm_before_an_action_of_a_list(
