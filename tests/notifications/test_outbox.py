@@ -334,27 +334,24 @@ def test_concurrent_senders_send_each_mail_once(server: MailServer) -> None:
     assert sorted(subjects(server), key=int) == [str(number) for number in range(20)]
 
 
+@pytest.mark.any_database
 @pytest.mark.django_db(transaction=True)
-def test_mail_survives_a_restart(server: MailServer) -> None:
-    run = (
-        "import django; django.setup();"
-        "from django.core.mail import EmailMessage;"
-        "from keyportal.notifications.outbox import send_due;"
-    )
+def test_mail_of_a_program_that_has_ended_is_sent(server: MailServer) -> None:
+    """With the product's settings, it wrote the mail into the outbox."""
+    send = """
+import django; django.setup()
+from django.core.mail import EmailMessage
+EmailMessage("The API key a leaked", "b", to=["bob@example.com"]).send()"""
     environment = os.environ | {
         "DJANGO_SETTINGS_MODULE": "keyportal.settings",
         "DATABASE_URL": database_url(),
         "EMAIL_URL": server.url,
     }
-
-    def act(code: str) -> None:
-        done = forked.run(["-c", run + code], environment=environment)
-        assert done.returncode == 0, done.stderr
-
-    act('EmailMessage("The API key a leaked", "b", to=["bob@example.com"]).send()')
+    done = forked.run(["-c", send], environment=environment)
+    assert done.returncode == 0, done.stderr
     assert QueuedMail.objects.count() == 1
     assert not server.received
-    act("send_due()")
+    send_due()
     assert subjects(server) == ["a"]
     assert not QueuedMail.objects.exists()
 

@@ -14,7 +14,7 @@ from pytest_django import Settings
 
 from keyportal.audit.models import Action, AuditEvent
 from keyportal.gateway.metering import retention as module
-from keyportal.gateway.metering.retention import SLICE, RetentionJob
+from keyportal.gateway.metering.retention import RetentionJob
 from keyportal.gateway.metering.writer import ALIAS, Writer
 from keyportal.notifications.models import Reminder
 from keyportal.usage.models import (
@@ -167,11 +167,16 @@ def reminder(public_id: str, when: Any) -> Reminder:
     ids=["calls", "leases", "counters", "reminders"],
 )
 def test_rows_that_are_updated_in_place_hide_no_old_ones(
-    writer: Writer, table: Any, make: Callable[[str, Any], Any], column: str
+    writer: Writer,
+    table: Any,
+    make: Callable[[str, Any], Any],
+    column: str,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     """More than a slice of recent rows comes first by id."""
-    living = table.objects.bulk_create(make(f"{n}", ago(days=100)) for n in range(SLICE))
-    table.objects.bulk_create(make(f"{n}", ago(days=99)) for n in range(SLICE, SLICE + 700))
+    monkeypatch.setattr(module, "SLICE", 20)
+    living = table.objects.bulk_create(make(f"{n}", ago(days=100)) for n in range(20))
+    table.objects.bulk_create(make(f"{n}", ago(days=99)) for n in range(20, 50))
     table.objects.update(**{column: ago(days=99)})
     table.objects.filter(pk__in=[row.pk for row in living]).update(**{column: ago()})
     clean(writer)

@@ -136,16 +136,16 @@ def members(count: int) -> str:
 @pytest.mark.parametrize(
     "make_body",
     [
-        lambda: "{" + members(1_500_000) + "}",
-        lambda: '{"a":' + "[" * 100 + "]" * 100 + "," + members(1_500_000),
-        lambda: '{"model":"m","model":' + '1,"":' * 3_000_000 + "1}",
+        lambda: "{" + members(300_000) + "}",
+        lambda: '{"a":' + "[" * 100 + "]" * 100 + "," + members(300_000),
+        lambda: '{"model":"m","model":' + '1,"":' * 600_000 + "1}",
     ],
     ids=["tiny keys", "after nested values, and no end", "one name again and again"],
 )
 def test_body_of_many_fields_uses_little_memory(make_body: Callable[[], str]) -> None:
     """Attack: 20 MB of tiny keys, of which three calls need 1.2 GB."""
     body = make_body()
-    assert len(body) > 14 * MEBIBYTE
+    assert len(body) > 2 * MEBIBYTE
     tracemalloc.start()
     try:
         with pytest.raises(BadRequest, match="more than 256 fields"):
