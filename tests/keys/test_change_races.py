@@ -42,7 +42,7 @@ from tests.support.forms import form_data
 
 pytestmark = [pytest.mark.django_db(transaction=True), pytest.mark.long]
 Issue = Callable[..., tuple[ApiKey, str]]
-ROUNDS = 5
+ROUNDS = 3
 CROWD = 6
 SECRETS_FORM = {"secrets-TOTAL_FORMS": 0, "secrets-INITIAL_FORMS": 0}
 
@@ -292,7 +292,7 @@ def test_one_of_many_concurrent_renames_to_a_name_succeeds(
 def test_concurrent_renames_in_the_admin_show_that_the_name_is_taken(
     bob: User, issue: Issue
 ) -> None:
-    keys = [issue(bob, f"key {number}")[0] for number in range(CROWD)]
+    keys = [issue(bob, f"key {number}")[0] for number in range(3)]
 
     def rename(key: ApiKey, client: Client) -> HttpResponse:
         form = model_to_dict(key, ["owner"]) | {"name": "ci", **SECRETS_FORM}
@@ -302,9 +302,9 @@ def test_concurrent_renames_in_the_admin_show_that_the_name_is_taken(
     # One for each, because the forms of one person wait for each other.
     for number, client in enumerate(clients):
         client.force_login(User.objects.create_superuser(f"root-{number}"))
-    responses = run_concurrently(*map(partial, [rename] * CROWD, keys, clients))
+    responses = run_concurrently(*map(partial, [rename] * 3, keys, clients))
     refused = [one for one in responses if isinstance(one, HttpResponse) and one.status_code == 200]
-    assert len(refused) == CROWD - 1
+    assert len(refused) == 2
     assert all("already exists" in one.content.decode() for one in refused)
     assert ApiKey.objects.filter(name="ci").count() == 1
 

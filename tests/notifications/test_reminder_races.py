@@ -17,15 +17,15 @@ from keyportal.notifications.reminders import send_reminders
 from keyportal.teams.models import User
 
 pytestmark = pytest.mark.django_db(transaction=True)
-KEYS = 5
-CROWD = 8
+KEYS = 3
+CROWD = 5
 BACKEND = "keyportal.notifications.backend.OutboxBackend"
 Issue = Callable[..., tuple[ApiKey, str]]
 
 
 @pytest.fixture
 def now(bob: User, issue: Issue) -> datetime:
-    """When five of Bob's keys have five days left."""
+    """When three of Bob's keys have five days left."""
     now = timezone.now()
     for number in range(KEYS):
         issue(bob, f"key {number}", expires_at=now + timedelta(days=5))

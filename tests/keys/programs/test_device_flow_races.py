@@ -19,7 +19,7 @@ from tests.support.server import Reply, Server
 pytestmark = pytest.mark.django_db(transaction=True)
 GRANT = "urn:ietf:params:oauth:grant-type:device_code"
 CLIENT = "coding-agent"
-ROUNDS = 5
+ROUNDS = 3
 FORM = {"Content-Type": "application/x-www-form-urlencoded"}
 
 
