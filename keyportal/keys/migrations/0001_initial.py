@@ -52,6 +52,17 @@ class Migration(migrations.Migration):
             ],
             options={
                 'verbose_name': 'API key',
+                'indexes': [
+                    models.Index(fields=['team', '-created_at', '-id'], name='apikey_newest_in_team'),
+                    models.Index(condition=models.Q(('expires_at__isnull', False)), fields=['expires_at'], name='apikey_by_expiry'),
+                    models.Index(condition=models.Q(('reported_at__isnull', False)), fields=['team'], name='apikey_reported_in_team'),
+                ],
+                'constraints': [
+                    models.UniqueConstraint(fields=('team', 'name'), name='apikey_name_unique_in_team', violation_error_message='A key with this name already exists in the team.'),
+                    models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='apikey_name_not_empty'),
+                    models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='apikey_endpoints_known'),
+                    models.CheckConstraint(condition=models.Q(models.Q(('disabled_at', None), ('disabled_by', '')), models.Q(('disabled_at__isnull', False), ('disabled_by__in', ['owner', 'admin', 'leak'])), _connector='OR'), name='apikey_disabled_by_whom'),
+                ],
             },
         ),
         migrations.CreateModel(
@@ -65,6 +76,12 @@ class Migration(migrations.Migration):
                 ('lifetime_days', models.PositiveIntegerField(blank=True, null=True, validators=[django.core.validators.MinValueValidator(1), django.core.validators.MaxValueValidator(3650)])),
                 ('team', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='templates', to='teams.team')),
             ],
+            options={
+                'constraints': [
+                    models.UniqueConstraint(fields=('team', 'name'), name='template_name_unique_in_team', violation_error_message='A template with this name already exists in the team.'),
+                    models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='template_endpoints_known'),
+                ],
+            },
         ),
         migrations.CreateModel(
             name='Secret',
@@ -81,42 +98,6 @@ class Migration(migrations.Migration):
                 ('last_used_user_agent', models.CharField(blank=True, editable=False, max_length=200)),
                 ('key', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='secrets', to='keys.apikey')),
             ],
-        ),
-        migrations.AddIndex(
-            model_name='apikey',
-            index=models.Index(fields=['team', '-created_at', '-id'], name='apikey_newest_in_team'),
-        ),
-        migrations.AddIndex(
-            model_name='apikey',
-            index=models.Index(condition=models.Q(('expires_at__isnull', False)), fields=['expires_at'], name='apikey_by_expiry'),
-        ),
-        migrations.AddIndex(
-            model_name='apikey',
-            index=models.Index(condition=models.Q(('reported_at__isnull', False)), fields=['team'], name='apikey_reported_in_team'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.UniqueConstraint(fields=('team', 'name'), name='apikey_name_unique_in_team', violation_error_message='A key with this name already exists in the team.'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('name', ''), _negated=True), name='apikey_name_not_empty'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='apikey_endpoints_known'),
-        ),
-        migrations.AddConstraint(
-            model_name='apikey',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('disabled_at', None), ('disabled_by', '')), models.Q(('disabled_at__isnull', False), ('disabled_by__in', ['owner', 'admin', 'leak'])), _connector='OR'), name='apikey_disabled_by_whom'),
-        ),
-        migrations.AddConstraint(
-            model_name='keytemplate',
-            constraint=models.UniqueConstraint(fields=('team', 'name'), name='template_name_unique_in_team', violation_error_message='A template with this name already exists in the team.'),
-        ),
-        migrations.AddConstraint(
-            model_name='keytemplate',
-            constraint=models.CheckConstraint(condition=models.Q(('endpoints__in', ['all', 'chat', 'embeddings', 'read'])), name='template_endpoints_known'),
         ),
         migrations.CreateModel(
             name='ProgramSignIn',

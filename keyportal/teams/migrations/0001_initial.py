@@ -96,6 +96,11 @@ class Migration(migrations.Migration):
                 'verbose_name': 'user',
                 'verbose_name_plural': 'users',
                 'abstract': False,
+                'constraints': [
+                    models.UniqueConstraint(django.db.models.functions.text.Lower('email'), condition=models.Q(('email', ''), _negated=True), name='user_email_unique', violation_error_message='Another user has this e-mail address already.'),
+                    models.UniqueConstraint(django.db.models.functions.text.Lower('username'), name='user_name_unique', violation_error_message='Another user has this name already.'),
+                    models.CheckConstraint(condition=models.Q(models.Q(('contact', ''), ('service_team', None)), models.Q(('email', ''), ('is_staff', False), ('is_superuser', False), ('password__startswith', '!'), ('service_team__isnull', False)), _connector='OR'), name='user_service_account_never_signs_in', violation_error_message='A service account has no password, no e-mail address and no rights of an operator.'),
+                ],
             },
             managers=[
                 ('objects', keyportal.teams.models.UserManager()),
@@ -111,26 +116,12 @@ class Migration(migrations.Migration):
                 ('user', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to=settings.AUTH_USER_MODEL)),
                 ('team', models.ForeignKey(on_delete=django.db.models.deletion.CASCADE, related_name='memberships', to='teams.team')),
             ],
-        ),
-        migrations.AddConstraint(
-            model_name='user',
-            constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('email'), condition=models.Q(('email', ''), _negated=True), name='user_email_unique', violation_error_message='Another user has this e-mail address already.'),
-        ),
-        migrations.AddConstraint(
-            model_name='user',
-            constraint=models.UniqueConstraint(django.db.models.functions.text.Lower('username'), name='user_name_unique', violation_error_message='Another user has this name already.'),
-        ),
-        migrations.AddConstraint(
-            model_name='user',
-            constraint=models.CheckConstraint(condition=models.Q(models.Q(('contact', ''), ('service_team', None)), models.Q(('email', ''), ('is_staff', False), ('is_superuser', False), ('password__startswith', '!'), ('service_team__isnull', False)), _connector='OR'), name='user_service_account_never_signs_in', violation_error_message='A service account has no password, no e-mail address and no rights of an operator.'),
-        ),
-        migrations.AddConstraint(
-            model_name='membership',
-            constraint=models.UniqueConstraint(fields=('team', 'user'), name='membership_unique', violation_error_message='This user is in the team already.'),
-        ),
-        migrations.AddConstraint(
-            model_name='membership',
-            constraint=models.CheckConstraint(condition=models.Q(('role__in', ['viewer', 'member', 'admin', 'owner'])), name='membership_role_known'),
+            options={
+                'constraints': [
+                    models.UniqueConstraint(fields=('team', 'user'), name='membership_unique', violation_error_message='This user is in the team already.'),
+                    models.CheckConstraint(condition=models.Q(('role__in', ['viewer', 'member', 'admin', 'owner'])), name='membership_role_known'),
+                ],
+            },
         ),
         migrations.CreateModel(
             name='StoredProvider',
