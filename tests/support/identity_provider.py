@@ -144,6 +144,8 @@ def running() -> Iterator[ForgingProvider]:
     with ForgingProvider() as server:
         thread = Thread(target=server.serve_forever, kwargs={"poll_interval": 0.01})
         thread.start()
-        yield server
-        server.shutdown()
-        thread.join()
+        try:
+            yield server
+        finally:
+            server.shutdown()
+            thread.join()
