@@ -1,4 +1,4 @@
-"""Every endpoint with its official client: buffered, streamed, and its error classes."""
+"""Every endpoint with OpenAI's client: buffered, streamed, and its error classes."""
 
 from __future__ import annotations
 
@@ -11,8 +11,7 @@ import pytest
 from keyportal.catalog.models import ServedModel
 from keyportal.keys import keystring
 from keyportal.keys.models import ApiKey
-from keyportal.keys.rules.permissions import Permissions
-from keyportal.teams.models import Team, User
+from keyportal.teams.models import User
 from keyportal.usage.models import Call
 from tests.support import model_responses
 from tests.support.fake_upstream import Upstream as FakeUpstream
@@ -22,10 +21,8 @@ from tests.support.model_responses import COMPLETION, PROMPT, TEXT, WORDS
 from tests.support.server import Server, wait_until
 
 if TYPE_CHECKING:
-    import anthropic
     import openai
 else:
-    anthropic = LazyModule("anthropic")
     openai = LazyModule("openai")
 
 pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
@@ -47,13 +44,6 @@ def name(serve_model: Serve) -> str:
 @pytest.fixture
 def ai(live: Server, key: str) -> Iterator[openai.OpenAI]:
     with openai.OpenAI(base_url=f"{live.url}/v1", api_key=key, max_retries=0) as client:
-        yield client
-
-
-@pytest.fixture
-def claude(live: Server, key: str) -> Iterator[anthropic.Anthropic]:
-    """Configured like its users do: without `/v1`, the key in `x-api-key`."""
-    with anthropic.Anthropic(base_url=live.url, api_key=key, max_retries=0) as client:
         yield client
 
 
@@ -150,35 +140,6 @@ def test_speech(ai: openai.OpenAI, name: str, fake: FakeUpstream) -> None:
     assert last_call(fake) == ("/v1/audio/speech", "normal")
 
 
-def messages(name: str) -> dict[str, object]:
-    return {"model": name, "max_tokens": 99, "messages": [{"role": "user", "content": HELLO}]}
-
-
-def test_messages(claude: anthropic.Anthropic, name: str, fake: FakeUpstream) -> None:
-    answer = claude.messages.create(**messages(name))  # type: ignore[call-overload]
-    assert answer.content[0].text == TEXT
-    assert answer.usage.output_tokens == COMPLETION
-    assert answer._request_id.startswith("req_")
-    assert last_call(fake) == ("/v1/messages", "normal")
-    version = fake.received[0].headers["anthropic-version"]
-    assert version == claude.default_headers["anthropic-version"]
-
-
-def test_messages_streamed(claude: anthropic.Anthropic, name: str) -> None:
-    with claude.messages.stream(**messages(name)) as stream:  # type: ignore[arg-type]
-        assert list(stream.text_stream) == WORDS
-        final = stream.get_final_message()
-    assert isinstance(final.content[0], anthropic.types.TextBlock)
-    assert (final.content[0].text, final.usage.output_tokens) == (TEXT, COMPLETION)
-
-
-def test_count_tokens(claude: anthropic.Anthropic, name: str, fake: FakeUpstream) -> None:
-    wanted = messages(name)
-    wanted.pop("max_tokens")
-    assert claude.messages.count_tokens(**wanted).input_tokens == PROMPT  # type: ignore[arg-type]
-    assert last_call(fake) == ("/v1/messages/count_tokens", "normal")
-
-
 @pytest.mark.parametrize("base", ["", "/", "/v1", "/v1/", "/v1/v1", "//v1/", "/openai/v1"])
 def test_openais_client_may_have_another_base_url(
     live: Server, key: str, name: str, fake: FakeUpstream, base: str
@@ -194,21 +155,6 @@ def test_openais_client_may_have_another_base_url(
         assert ai.models.retrieve(name).id == name
 
 
-@pytest.mark.parametrize("base", ["/", "/v1", "/v1/", "//"])
-def test_anthropics_client_may_have_another_base_url(
-    live: Server, key: str, name: str, fake: FakeUpstream, base: str
-) -> None:
-    with anthropic.Anthropic(base_url=live.url + base, api_key=key, max_retries=0) as claude:
-        assert claude.messages.create(**messages(name)).id == "msg_1"  # type: ignore[call-overload]
-        assert last_call(fake) == ("/v1/messages", "normal")
-        wanted: Any = {"model": name, "messages": []}
-        assert claude.messages.count_tokens(**wanted).input_tokens == PROMPT
-        bad = claude.with_options(api_key="{API_KEY}")
-        with pytest.raises(anthropic.AuthenticationError, match="placeholder") as refused:
-            bad.messages.create(**messages(name))  # type: ignore[call-overload]
-        assert refused.value.response.headers["x-should-retry"] == "false"
-
-
 def test_an_unknown_address_raises_the_clients_exception(live: Server, key: str) -> None:
     wrong = f"{live.url}/llm/api"
     told = f"base URL to {live.url}/v1"
@@ -218,12 +164,6 @@ def test_an_unknown_address_raises_the_clients_exception(live: Server, key: str)
     ):
         ai.chat.completions.create(model="any", messages=[])
     assert caught.value.code == "unknown_url"
-    with (
-        anthropic.Anthropic(base_url=wrong, api_key=key, max_retries=0) as claude,
-        pytest.raises(anthropic.NotFoundError, match=told) as unknown,
-    ):
-        claude.messages.create(**messages("any"))  # type: ignore[call-overload]
-    assert unknown.value.type == "not_found_error"
 
 
 @pytest.fixture
@@ -315,49 +255,6 @@ def test_cohere_reranks(
     assert (call.endpoint, call.status, call.completion_tokens) == ("/rerank", 200, 0)
 
 
-def test_anthropics_client_lists_models(
-    claude: anthropic.Anthropic, name: str, serve_model: Serve, other_team: Team
-) -> None:
-    names = {name, *(serve_model("echo", name=f"model-{number}") for number in range(4))}
-    ServedModel.objects.create(name=f"{other_team.slug}/theirs", team=other_team)
-    page = claude.models.list(limit=2)
-    assert (len(page.data), page.has_more) == (2, True)
-    assert (page.first_id, page.last_id) == (page.data[0].id, page.data[1].id)
-    listed = list(claude.models.list(limit=2))  # All pages, by `after_id`.
-    assert {model.id for model in listed} == names
-    assert len(listed) == 5
-    assert page.data[0].type == "model"
-    assert page.data[0].display_name == page.data[0].id
-    served = ServedModel.objects.get(name=name)
-    found = claude.models.retrieve(name)
-    assert found.id == name
-    assert found.created_at == served.created_at.replace(microsecond=0)
-    back = claude.models.list(limit=2, before_id=listed[4].id)
-    assert ([model.id for model in back.data], back.has_more) == (
-        [listed[2].id, listed[3].id],
-        True,
-    )
-    with pytest.raises(anthropic.NotFoundError, match="GET /v1/models") as unknown:
-        claude.models.retrieve(f"{other_team.slug}/theirs")
-    assert unknown.value.type == "not_found_error"
-    for wrong in ({"limit": 1001}, {"after_id": f"{other_team.slug}/theirs"}):
-        with pytest.raises(anthropic.BadRequestError) as bad:
-            claude.models.list(**wrong)
-        assert bad.value.type == "invalid_request_error"
-    bad_key = claude.with_options(api_key="sk-kp-nonsense")
-    with pytest.raises(anthropic.AuthenticationError) as refused:
-        bad_key.models.list()
-    assert refused.value.type == "authentication_error"
-
-
-def test_anthropics_client_may_send_the_key_as_a_bearer_token(
-    live: Server, key: str, name: str
-) -> None:
-    """Configured with an auth token in place of an API key."""
-    with anthropic.Anthropic(base_url=live.url, auth_token=key, api_key=None) as claude:
-        assert claude.messages.create(**messages(name)).id == "msg_1"  # type: ignore[call-overload]
-
-
 @pytest.mark.parametrize(
     ("status", "kind"),
     [
@@ -380,35 +277,6 @@ def test_upstream_error_raises_the_clients_exception(
     }
 
 
-def test_our_errors_raise_anthropics_exceptions(
-    live: Server, claude: anthropic.Anthropic, alice: User, issue: Issue, serve_model: Serve
-) -> None:
-    bad = claude.with_options(api_key="sk-kp-nonsense")
-    with pytest.raises(anthropic.AuthenticationError) as refused:
-        bad.messages.create(**messages("any"))  # type: ignore[call-overload]
-    assert refused.value.type == "authentication_error"
-    with pytest.raises(anthropic.NotFoundError) as unknown:
-        claude.messages.create(**messages("u-0000000000cc/theirs"))  # type: ignore[call-overload]
-    assert unknown.value.type == "not_found_error"
-    _, narrow = issue(alice, "narrow", permissions=Permissions(("public/other",)))
-    with pytest.raises(anthropic.PermissionDeniedError) as denied:
-        claude.with_options(api_key=narrow).messages.create(**messages(serve_model("echo")))  # type: ignore[call-overload]
-    assert denied.value.type == "permission_error"
-    with pytest.raises(anthropic.InternalServerError) as failed:
-        claude.messages.create(**messages(serve_model("hang_up")))  # type: ignore[call-overload]
-    assert failed.value.type == "api_error"
-    assert failed.value.request_id == failed.value.body["request_id"]  # type: ignore[index]
-
-
-def test_a_stream_that_breaks_raises_in_anthropics_client(
-    claude: anthropic.Anthropic, serve_model: Serve
-) -> None:
-    stream = claude.messages.create(**messages(serve_model("break")), stream=True)  # type: ignore[call-overload]
-    with pytest.raises(anthropic.APIStatusError, match="broke off") as caught:
-        list(stream)
-    assert caught.value.body["error"]["type"] == "api_error"  # type: ignore[index]
-
-
 def test_a_stream_that_breaks_raises_in_openais_client(
     ai: openai.OpenAI, serve_model: Serve
 ) -> None:
@@ -418,7 +286,7 @@ def test_a_stream_that_breaks_raises_in_openais_client(
 
 
 def test_the_built_in_model_answers_at_three_endpoints_and_refuses_the_others(
-    ai: openai.OpenAI, claude: anthropic.Anthropic, model: ServedModel
+    ai: openai.OpenAI, model: ServedModel
 ) -> None:
     hello: Any = [{"role": "user", "content": HELLO}]
     chat = ai.chat.completions.create(model=model.name, messages=hello)
@@ -430,6 +298,3 @@ def test_the_built_in_model_answers_at_three_endpoints_and_refuses_the_others(
         ai.moderations.create(model=model.name, input=HELLO)
     with pytest.raises(openai.BadRequestError, match="doesn't serve /v1/responses"):
         ai.responses.create(model=model.name, input=HELLO)
-    with pytest.raises(anthropic.BadRequestError, match="doesn't serve /v1/messages") as refused:
-        claude.messages.create(**messages(model.name))  # type: ignore[call-overload]
-    assert refused.value.type == "invalid_request_error"
