@@ -3,7 +3,7 @@
 import shutil
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, NamedTuple
 
 import pytest
 from axe_playwright_python.base import AXE_SCRIPT
@@ -52,28 +52,82 @@ def chromium() -> Iterator[Browser]:
             ignore_default_args=["--disable-back-forward-cache"],
             # For each window, Chromium would start processes for pop-ups of the address bar, which
             # take half of the CPU time of a short test.
-            args=["--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup"],
+            args=[
+                "--disable-features=WebUIOmniboxPopup,WebUIOmniboxAimPopup",
+                "--process-per-site",  # See `kept`.
+            ],
         )
         yield browser
         browser.close()
         connections.close_all()
 
 
+KEPT: tuple[dict[str, Any], ...] = ({}, {"java_script_enabled": False})
+"""The options of contexts that later tests use again."""
+
+
+class Kept(NamedTuple):
+    """A browser context of all tests.
+
+    Its first page stays open, and with it the process for pages of the server, which has compiled
+    their scripts: for a new process, that takes longer than most tests. A test gets new pages.
+    """
+
+    context: BrowserContext
+    options: dict[str, Any]
+    errors: list[str]
+
+    def forget(self) -> None:
+        """What a test left."""
+        first, *others = self.context.pages
+        for page in others:
+            page.close()
+        first.evaluate("localStorage.clear()")
+        self.context.clear_cookies()
+
+
+@pytest.fixture(scope="package")
+def kept(chromium: Browser) -> list[Kept]:
+    """Contexts that no test uses now."""
+    return []
+
+
 @pytest.fixture
-def new_page(chromium: Browser, live: Server) -> Iterator[Callable[..., Page]]:
-    """Open a page in a new browser context: `new_page(bob)` is signed in, `new_page()` is not.
+def new_page(chromium: Browser, live: Server, kept: list[Kept]) -> Iterator[Callable[..., Page]]:
+    """Open a page in a browser of its own: `new_page(bob)` is signed in, `new_page()` is not.
 
     `options` are those of Playwright's `new_context`, such as `timezone_id`.
     """
+    used: list[Kept] = []
+
+    def take(options: dict[str, Any]) -> BrowserContext:
+        of_these = [each for each in kept if each.options == options]
+        if of_these:
+            kept.remove(of_these[0])
+            used.append(of_these[0])
+        else:
+            errors: list[str] = []
+            context = _new_context(chromium, live.url, errors, **options)
+            used.append(Kept(context, options, errors))
+            context.new_page().goto("/static/nothing")
+        return used[-1].context
+
     with contexts_at(live.url, chromium) as new_context:
 
         def new_page(user: User | None = None, **options: Any) -> Page:
-            context = new_context(**options)
+            context = take(options) if options in KEPT else new_context(**options)
             if user is not None:
                 give_session(context, user, live)
             return context.new_page()
 
         yield new_page
+    errors: list[str] = []
+    for each in used:
+        each.forget()
+        errors += each.errors
+        each.errors.clear()
+    kept += used
+    assert errors == []
 
 
 @contextmanager
@@ -83,18 +137,22 @@ def contexts_at(url: str, chromium: Browser) -> Iterator[Callable[..., BrowserCo
     errors: list[str] = []
 
     def new_context(**options: Any) -> BrowserContext:
-        context = chromium.new_context(base_url=url, **options)
-        contexts.append(context)
-        context.set_default_timeout(TIMEOUT_SECONDS * 1000)
-        context.grant_permissions(["clipboard-read", "clipboard-write"])
-        context.on("weberror", lambda error: _note_error(error, errors))
-        context.on("console", lambda message: _note_violation(message, errors))
-        return context
+        contexts.append(_new_context(chromium, url, errors, **options))
+        return contexts[-1]
 
     yield new_context
     for context in contexts:
         context.close()
     assert errors == []
+
+
+def _new_context(chromium: Browser, url: str, errors: list[str], **options: Any) -> BrowserContext:
+    context = chromium.new_context(base_url=url, **options)
+    context.set_default_timeout(TIMEOUT_SECONDS * 1000)
+    context.grant_permissions(["clipboard-read", "clipboard-write"])
+    context.on("weberror", lambda error: _note_error(error, errors))
+    context.on("console", lambda message: _note_violation(message, errors))
+    return context
 
 
 def _note_error(error: WebError, errors: list[str]) -> None:
@@ -131,7 +189,8 @@ def looked_at(new_page: Callable[..., Page]) -> Callable[..., Page]:
     """Open a page as `new_page`, with axe in it and without what moves."""
 
     def looked_at(user: User | None = None) -> Page:
-        page = new_page(user, reduced_motion="reduce")
+        page = new_page(user)
+        page.emulate_media(reduced_motion="reduce")
         page.add_init_script(AXE_SCRIPT)
         return page
 
