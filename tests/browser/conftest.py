@@ -71,6 +71,8 @@ class Kept(NamedTuple):
 
     Its first page stays open, and with it the process for pages of the server, which has compiled
     their scripts: for a new process, that takes longer than most tests. A test gets new pages.
+    Nothing moves in them, as some users ask of their browser; in contexts with other options, it
+    does.
     """
 
     context: BrowserContext
@@ -84,6 +86,10 @@ class Kept(NamedTuple):
             page.close()
         first.evaluate("localStorage.clear()")
         self.context.clear_cookies()
+
+    def is_whole(self) -> bool:
+        """A clock that a test stopped stays so, in all pages of the context."""
+        return bool(self.context.pages[0].evaluate("`${setTimeout}`.includes('[native code]')"))
 
 
 @pytest.fixture(scope="package")
@@ -107,7 +113,7 @@ def new_page(chromium: Browser, live: Server, kept: list[Kept]) -> Iterator[Call
             used.append(of_these[0])
         else:
             errors: list[str] = []
-            context = _new_context(chromium, live.url, errors, **options)
+            context = _new_context(chromium, live.url, errors, reduced_motion="reduce", **options)
             used.append(Kept(context, options, errors))
             context.new_page().goto("/static/nothing")
         return used[-1].context
@@ -126,7 +132,10 @@ def new_page(chromium: Browser, live: Server, kept: list[Kept]) -> Iterator[Call
         each.forget()
         errors += each.errors
         each.errors.clear()
-    kept += used
+        if each.is_whole():
+            kept.append(each)
+        else:
+            each.context.close()
     assert errors == []
 
 
@@ -186,11 +195,10 @@ def open_keys(new_page: Callable[..., Page]) -> Callable[..., Page]:
 
 @pytest.fixture
 def looked_at(new_page: Callable[..., Page]) -> Callable[..., Page]:
-    """Open a page as `new_page`, with axe in it and without what moves."""
+    """Open a page as `new_page`, with axe in it."""
 
     def looked_at(user: User | None = None) -> Page:
         page = new_page(user)
-        page.emulate_media(reduced_motion="reduce")
         page.add_init_script(AXE_SCRIPT)
         return page
 

@@ -65,20 +65,18 @@ def test_delete_deletes_and_the_next_call_is_refused(
     expect(page.locator(".usage")).to_have_text("1 of 20 keys in use")
 
 
-@pytest.mark.parametrize("way_out", ["Cancel", "Escape"])
-def test_cancel_and_escape_keep_the_key(
-    open_keys: Open, bob: User, issue: Issue, way_out: str
-) -> None:
+def test_cancel_and_escape_keep_the_key(open_keys: Open, bob: User, issue: Issue) -> None:
     issue(bob, "nightly")
     page = open_keys(bob)
-    button(row(page, "nightly"), "Delete").click()
-    question = dialog(page, "Delete API key")
-    if way_out == "Cancel":
-        button(question, "Cancel").click()
-    else:
-        page.keyboard.press("Escape")
-    expect(page.get_by_role("dialog")).to_have_count(0)
-    expect(button(page, "Delete")).to_be_focused()
+    for way_out in ("Cancel", "Escape"):
+        button(row(page, "nightly"), "Delete").click()
+        question = dialog(page, "Delete API key")
+        if way_out == "Cancel":
+            button(question, "Cancel").click()
+        else:
+            page.keyboard.press("Escape")
+        expect(page.get_by_role("dialog")).to_have_count(0)
+        expect(button(page, "Delete")).to_be_focused()
     expect(names(page)).to_have_text(["nightly"])
     assert ApiKey.objects.exists()
 
@@ -97,8 +95,11 @@ def test_deleted_key_shows_a_message_and_leaves_the_list(
     expect(button(page, "Create")).to_be_focused()
 
 
-def test_selecting_text_in_a_row_opens_no_dialog(open_keys: Open, bob: User, issue: Issue) -> None:
+def test_selected_text_and_rows_of_others_open_no_dialog(
+    open_keys: Open, alice: User, bob: User, issue: Issue
+) -> None:
     issue(bob, "nightly")
+    issue(alice, "of alice")
     page = open_keys(bob)
     requests = noted_requests(page)
     box = row(page, "nightly").locator("code").bounding_box()
@@ -110,39 +111,7 @@ def test_selecting_text_in_a_row_opens_no_dialog(open_keys: Open, bob: User, iss
     page.mouse.up()
     assert "sk-kp-" in page.evaluate("getSelection().toString()")
     assert_nothing_was_asked(page, requests)
-
-
-def test_member_cannot_delete_keys_of_others(
-    open_keys: Open, alice: User, bob: User, issue: Issue
-) -> None:
-    issue(alice, "of alice")
-    issue(bob, "of bob")
-    page = open_keys(bob)
-    expect(button(row(page, "of bob"), "Delete")).to_be_visible()
     expect(row(page, "of alice").get_by_role("button")).to_have_count(0)
-    requests = noted_requests(page)
     row(page, "of alice").click()
     row(page, "of alice").locator("code").click()
     assert_nothing_was_asked(page, requests)
-
-
-def test_an_admin_deletes_the_key_of_another(
-    open_keys: Open, ada: User, bob: User, issue: Issue
-) -> None:
-    issue(bob, "nightly")
-    page = open_keys(ada)
-    row(page, "nightly").click()
-    button(dialog(page, "Delete API key"), "Delete").click()
-    expect(table(page).get_by_text("No API keys yet.")).to_be_visible()
-    assert not ApiKey.objects.exists()
-
-
-def test_a_viewer_sees_keys_and_can_neither_create_nor_delete(
-    open_keys: Open, vera: User, bob: User, issue: Issue
-) -> None:
-    key, _ = issue(bob, "nightly")
-    page = open_keys(vera)
-    expect(row(page, "nightly")).to_contain_text(key.masked)
-    expect(button(page, "Refresh")).to_be_visible()
-    for name in ("Create", "Delete"):
-        expect(button(page, name)).to_have_count(0)

@@ -110,15 +110,3 @@ def test_escape_closes_an_open_menu_and_keeps_the_focus(open_keys: Open, bob: Us
     page.keyboard.press("Escape")
     expect(button(page, "Sign out")).to_be_hidden()
     assert focused_text(page) == "bob"
-
-
-def test_search_keeps_the_focus(open_keys: Open, bob: User, issue: Issue) -> None:
-    issue(bob, "nightly")
-    issue(bob, "web shop")
-    page = open_keys(bob)
-    page.get_by_label("Search").focus()
-    page.keyboard.type("web")
-    page.keyboard.press("Enter")
-    expect(names(page)).to_have_count(1)
-    expect(names(page)).to_have_text(["web shop"])
-    expect(page.get_by_label("Search")).to_be_focused()

@@ -72,6 +72,8 @@ def test_search_finds_names_and_public_ids_while_one_types(
     expect(names(page)).to_have_text(["nightly report"])
     expect(search).to_be_focused()
     search.fill("no such thing")
+    search.press("Enter")
+    expect(search).to_be_focused()
     expect(table(page).get_by_text("No key matches “no such thing”.")).to_be_visible()
     search.fill(key.public_id)
     expect(row(page, "nightly report")).to_be_visible()

@@ -97,12 +97,8 @@ def test_server_is_added_tested_and_served_without_javascript(
     expect(page.get_by_text("No model servers yet.")).to_be_visible()
 
 
-@pytest.mark.parametrize("java_script_enabled", [True, False])
-def test_identity_provider_is_added_tested_and_deleted(
-    new_page: Open, olga: User, java_script_enabled: bool
-) -> None:
-    page = new_page(olga, java_script_enabled=java_script_enabled)
-    stranger = new_page(java_script_enabled=java_script_enabled)
+def test_identity_provider_is_added_tested_and_deleted(new_page: Open, olga: User) -> None:
+    page, stranger = new_page(olga), new_page()
     page.goto("/operators/sign-in/")
     page.get_by_role("button", name="Add identity provider").click()
     page.get_by_role("link", name="Keycloak").click()

@@ -1,4 +1,4 @@
-"""Admins of a team connect its own account at a hosted API, with and without JavaScript."""
+"""Admins of a team connect its own account at a hosted API."""
 
 from collections.abc import Callable
 
@@ -10,12 +10,11 @@ from keyportal.teams.models import Team, User
 pytestmark = pytest.mark.browser
 
 
-@pytest.mark.parametrize("java_script_enabled", [True, False])
 def test_server_of_a_team_from_its_preset_to_its_end(
-    new_page: Callable[..., Page], ada: User, team: Team, java_script_enabled: bool
+    new_page: Callable[..., Page], ada: User, team: Team
 ) -> None:
     """That it is asked is shown elsewhere: no server that a test starts has a public address."""
-    page = new_page(ada, java_script_enabled=java_script_enabled)
+    page = new_page(ada)
     page.goto(f"/teams/{team.slug}/servers/")
     page.get_by_role("button", name="Add model server").click()
     page.get_by_role("link", name="OpenAI", exact=True).click()
