@@ -113,7 +113,7 @@ def test_no_page_shows_a_secret(
     for digest in digests:
         hidden += [digest.hex(), str(digest)[2:-1]]
     page_count = 0
-    for path in every_page():
+    for path in dict.fromkeys(every_page()):
         answer = operator.get(path, follow=True)
         assert answer.status_code in {200, 403}, path
         page_count += answer.status_code == 200

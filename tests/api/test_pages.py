@@ -97,9 +97,10 @@ def test_invalid_values_are_errors_in_the_form(sign_in: SignIn, ada: User) -> No
         ({"endpoints": "nothing"}, "Select a valid choice."),
         ({"nonce": "mk-kp-7QmX2aPdk3Tz"}, "This contains an API key."),
     ]
+    client = sign_in(ada)
     for fields, message in cases:
         with own_case(fields, message):
-            response = sign_in(ada).post(CREATE, {**FORM, **fields}, headers=HTMX)
+            response = client.post(CREATE, {**FORM, **fields}, headers=HTMX)
             assert response.status_code == 422
             assert message in response.content.decode()
             assert "k3Tz" not in response.content.decode() or "name" in fields or "nonce" in fields

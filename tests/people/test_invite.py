@@ -66,9 +66,10 @@ def test_wrong_form_invites_nobody(sign_in: SignIn, alice: User) -> None:
         ({"note": "x" * 301}, "at most 300 characters"),
         ({"note": keystring.generate().text}, "contains an API key"),
     ]
+    client = sign_in(alice)
     for data, error in cases:
         with own_case(data, error):
-            answer = invite(sign_in(alice), **data)
+            answer = invite(client, **data)
             assert answer.status_code == 422
             assert error in answer.content.decode()
             assert pending() == {}

@@ -72,9 +72,9 @@ def test_htmx_closes_the_dialog_and_reloads_the_list(
 def test_admin_does_not_open_the_dialogs_of_an_owner(
     sign_in: SignIn, ada: User, alice: User
 ) -> None:
+    client = sign_in(ada)
     for page in ("role", "remove"):
         with own_case(page):
-            client = sign_in(ada)
             for answer in (
                 client.get(f"{MEMBERS}{alice.pk}/{page}/"),
                 client.post(f"{MEMBERS}{alice.pk}/{page}/", {"role": "viewer"}),
@@ -108,9 +108,9 @@ def test_last_owner_stays(sign_in: SignIn, alice: User) -> None:
 def test_change_since_the_dialog_was_opened_is_told(
     sign_in: SignIn, alice: User, bob: User, issue: Issue
 ) -> None:
+    client = sign_in(alice)
     for page in ("role", "remove"):
         with own_case(page):
-            client = sign_in(alice)
             path = f"{MEMBERS}{bob.pk}/{page}/"
             data = form_data(client.get(path), role="admin")
             Membership.objects.filter(user=bob).update(role=Role.VIEWER)
@@ -233,11 +233,12 @@ def test_nothing_happens_if_one_key_cannot_be_handed_over(
 def test_keys_go_to_no_stranger(
     sign_in: SignIn, alice: User, bob: User, vera: User, charlie: User, issue: Issue
 ) -> None:
+    client = sign_in(alice)
     for to in ("outsider", "viewer"):
         with own_case(to):
             issue(bob, "one")
             pk = {"outsider": charlie, "viewer": vera}[to].pk
-            assert submit(sign_in(alice), f"{bob.pk}/remove/", to=pk).status_code == 422
+            assert submit(client, f"{bob.pk}/remove/", to=pk).status_code == 422
             assert is_member(bob)
 
 

@@ -9,7 +9,7 @@ from django.test import Client
 import keyportal
 from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
-from tests.support.cases import own_case
+from tests.support.cases import case, own_case
 
 pytestmark = pytest.mark.any_database
 
@@ -56,24 +56,15 @@ def test_team_switcher_is_shown_only_for_several_teams(
 
 
 def test_navigation_shows_what_a_role_may_open(sign_in: SignIn, bob: User, ada: User) -> None:
-    for page in (
-        "keys",
-        "keys/create",
-        "models",
-        "members",
-        "settings",
-        "policy",
-        "health",
-        "guide",
-    ):
-        with own_case(page):
-            client, address = sign_in(bob), f"/teams/u-8105f7322477/{page}/"
-            text = client.get(address).content.decode()
-            assert "/teams/u-8105f7322477/audit/" not in text
-            sidebar = text.partition('aria-label="Pages"')[2].partition("</nav>")[0]
-            assert sidebar.count('aria-current="page"') == 1
-            client.force_login(ada)
-            assert "/teams/u-8105f7322477/audit/" in client.get(address).content.decode()
+    pages = ("keys", "keys/create", "models", "members", "settings", "policy", "health", "guide")
+    for user, sees_audit in ((bob, False), (ada, True)):
+        client = sign_in(user)
+        for page in pages:
+            with case(user, page):
+                text = client.get(f"/teams/u-8105f7322477/{page}/").content.decode()
+                assert ("/teams/u-8105f7322477/audit/" in text) is sees_audit
+                sidebar = text.partition('aria-label="Pages"')[2].partition("</nav>")[0]
+                assert sidebar.count('aria-current="page"') == 1
 
 
 def test_settings_show_the_tabs_that_a_role_may_open(
@@ -84,10 +75,10 @@ def test_settings_show_the_tabs_that_a_role_may_open(
         (Role.MEMBER, ["settings", "policy"]),
         (Role.ADMIN, ["settings", "limits", "policy", "templates"]),
     ]
+    client = sign_in(bob)
     for role, tabs in cases:
         with own_case(role, tabs):
             Membership.objects.filter(team=team, user=bob).update(role=role)
-            client = sign_in(bob)
             text = client.get("/teams/u-8105f7322477/members/").content.decode()
             assert ("<span>Settings</span>" in text) == bool(tabs)
             all_tabs = ("settings", "limits", "policy", "templates")
@@ -110,11 +101,11 @@ PAGES_OF_A_KEY = [
 def test_keys_are_the_current_item_on_each_page_of_a_key(
     sign_in: SignIn, bob: User, issue: Callable[..., tuple[ApiKey, str]]
 ) -> None:
+    key, _ = issue(bob)
+    client = sign_in(bob)
     for page in PAGES_OF_A_KEY:
-        with own_case(page):
-            key, _ = issue(bob)
-            address = f"/teams/u-8105f7322477/keys/{key.public_id}/{page}"
-            text = sign_in(bob).get(address).content.decode()
+        with case(page):
+            text = client.get(f"/teams/u-8105f7322477/keys/{key.public_id}/{page}").content.decode()
             here = text.partition('aria-label="Pages"')[2].partition('aria-current="page"')[2]
             assert "API Keys" in here.partition("</a>")[0]
 

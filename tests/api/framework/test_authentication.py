@@ -139,9 +139,10 @@ def test_every_kind_of_invalid_key_gets_the_same_response(
 def test_management_key_is_read_only_from_the_authorization_header(
     new_api_client: NewApiClient, ada: User
 ) -> None:
+    program = new_api_client(ada)
     for header in ("X_Api_Key", "Cookie", "Proxy_Authorization"):
         with own_case(header):
-            token = new_api_client(ada).token
+            token = program.token
             for value in (f"{token}", f"Bearer {token}", f"key={token}"):
                 assert_problem(ApiClient(None).get("self", **{header: value}), 401, "unauthorized")
             assert_problem(
@@ -150,9 +151,10 @@ def test_management_key_is_read_only_from_the_authorization_header(
 
 
 def test_other_authorization_schemes_are_refused(new_api_client: NewApiClient, ada: User) -> None:
+    program = new_api_client(ada)
     for scheme in ("Basic", "Token", "", "Bearer Bearer", "Bearer,"):
         with own_case(scheme):
-            token = new_api_client(ada).token
+            token = program.token
             response = ApiClient(None).get("self", Authorization=f"{scheme} {token}".strip())
             assert_problem(response, 401, "unauthorized")
 

@@ -58,9 +58,10 @@ def test_body_of_the_maximum_size_is_read(new_api_client: NewApiClient, ada: Use
 
 def test_invalid_content_length_is_refused(new_api_client: NewApiClient, ada: User) -> None:
     cases: list[str] = ["-1", "many", "1" * 11, "1e3", "²"]
+    program = new_api_client(ada)
     for length in cases:
         with own_case(length):
-            token = new_api_client(ada).token
+            token = program.token
             response = Client().generic(
                 "POST",
                 "/api/v1/keys",
@@ -72,6 +73,7 @@ def test_invalid_content_length_is_refused(new_api_client: NewApiClient, ada: Us
 
 
 def test_other_content_types_are_refused(new_api_client: NewApiClient, ada: User) -> None:
+    program = new_api_client(ada)
     for kind in (
         "text/plain",
         "application/x-www-form-urlencoded",
@@ -81,7 +83,7 @@ def test_other_content_types_are_refused(new_api_client: NewApiClient, ada: User
         "application/json, text/plain",
     ):
         with own_case(kind):
-            response = new_api_client(ada).request(
+            response = program.request(
                 "POST", "keys", b'{"name": "ci"}', headers={"Content_Type": kind}
             )
             assert_problem(response, 415, "unsupported-media-type")
@@ -108,9 +110,10 @@ def test_invalid_json_is_refused(new_api_client: NewApiClient, ada: User) -> Non
         b"\xef\xbb\xbf{}",
         b'{"name": NaN}',
     ]
+    program = new_api_client(ada)
     for body in cases:
         with own_case(body):
-            response = new_api_client(ada).request(
+            response = program.request(
                 "POST", "keys", body, headers={"Content_Type": "application/json"}
             )
             assert response.status_code in {400, 422}
@@ -122,9 +125,10 @@ def test_invalid_json_is_refused(new_api_client: NewApiClient, ada: User) -> Non
 
 
 def test_json_that_is_not_an_object_is_refused(new_api_client: NewApiClient, ada: User) -> None:
+    program = new_api_client(ada)
     for body in (b"null", b"[]", b'"name"', b"1", b"true"):
         with own_case(body):
-            assert_problem(new_api_client(ada).request("POST", "keys", body), 422, "invalid")
+            assert_problem(program.request("POST", "keys", body), 422, "invalid")
 
 
 def test_invalid_parameter_is_named(new_api_client: NewApiClient, ada: User) -> None:
@@ -149,9 +153,10 @@ def test_invalid_parameter_is_named(new_api_client: NewApiClient, ada: User) -> 
         ("usage?group_by=owner", "group_by"),
         ("self?x=1", "x"),
     ]
+    program = new_api_client(ada)
     for path, parameter in cases:
         with own_case(path, parameter):
-            problem = assert_problem(new_api_client(ada).get(path), 422, "invalid")
+            problem = assert_problem(program.get(path), 422, "invalid")
             assert [error["parameter"] for error in problem["errors"]] == [parameter]
 
 

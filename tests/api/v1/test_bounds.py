@@ -45,9 +45,9 @@ NARROWER = [
 def test_restricted_management_key_creates_no_wider_key(
     new_api_client: NewApiClient, alice: User
 ) -> None:
+    program = new_api_client(alice, permissions=NARROW)
     for permissions in WIDER:
         with own_case(permissions):
-            program = new_api_client(alice, permissions=NARROW)
             body = {"name": "ci", "permissions": permissions}
             assert_problem(program.post("keys", body), 403, "beyond-bounds")
             assert not ApiKey.objects.exists()
@@ -56,9 +56,9 @@ def test_restricted_management_key_creates_no_wider_key(
 def test_restricted_management_key_creates_keys_within_its_bounds(
     new_api_client: NewApiClient, alice: User
 ) -> None:
+    program = new_api_client(alice, permissions=NARROW)
     for permissions in NARROWER:
         with own_case(permissions):
-            program = new_api_client(alice, permissions=NARROW)
             response = program.post("keys", {"name": "ci", "permissions": permissions})
             assert response.status_code == 201
             assert NARROW.covers(ApiKey.objects.get().permissions)
@@ -113,10 +113,10 @@ def test_bounds_that_exclude_the_policy_give_a_policy_error(
 def test_change_cannot_widen_a_key_beyond_the_bounds(
     new_api_client: NewApiClient, alice: User, issue: Any
 ) -> None:
+    program = new_api_client(alice, permissions=NARROW)
     for permissions in WIDER:
         with own_case(permissions):
             key, _ = issue(alice, permissions=NARROW)
-            program = new_api_client(alice, permissions=NARROW)
             response = program.patch(f"keys/{key.public_id}", {"permissions": permissions})
             assert_problem(response, 403, "beyond-bounds")
             key.refresh_from_db()

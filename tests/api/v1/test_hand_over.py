@@ -52,13 +52,12 @@ def test_hand_over_to_an_invalid_owner_changes_nothing(
     new_api_client: NewApiClient, ada: User, bob: User, vera: User, charlie: User, issue: Any
 ) -> None:
     """The same for somebody of another team as for nobody: who has an account here is not told."""
+    program = new_api_client(ada)
     for name in ("charlie", "vera", "bob", "nobody"):
         with own_case(name):
             User.objects.filter(pk=bob.pk).update(is_active=False)
             key, _ = issue(ada, "hers")
-            response = new_api_client(ada).patch(
-                f"keys/{key.public_id}", {"name": "theirs", "owner": name}
-            )
+            response = program.patch(f"keys/{key.public_id}", {"name": "theirs", "owner": name})
             assert assert_problem(response, 422, "invalid")["errors"] == [
                 {
                     "detail": f"{name} is not a member of this team who can own keys.",
@@ -73,10 +72,11 @@ def test_hand_over_to_an_invalid_owner_changes_nothing(
 def test_invalid_owner_name_is_an_error_with_pointer(
     new_api_client: NewApiClient, ada: User, issue: Any
 ) -> None:
+    program = new_api_client(ada)
     for name in ("", "a b", "bob\x00", 3, None):
         with own_case(name):
             key, _ = issue(ada)
-            response = new_api_client(ada).patch(f"keys/{key.public_id}", {"owner": name})
+            response = program.patch(f"keys/{key.public_id}", {"owner": name})
             assert assert_problem(response, 422, "invalid")["errors"][0]["pointer"] == "/owner"
 
 

@@ -132,9 +132,10 @@ def test_wrong_fields_are_named(new_api_client: NewApiClient, ada: User) -> None
         ({"email": "a@example.com", "note": "two\nlines"}, "/note"),
         ({"email": "a@example.com", "role": "king"}, "/role"),
     ]
+    program = new_api_client(ada)
     for body, pointer in cases:
         with own_case(body, pointer):
-            problem = assert_problem(new_api_client(ada).post("invitations", body), 422, "invalid")
+            problem = assert_problem(program.post("invitations", body), 422, "invalid")
             assert [error["pointer"] for error in problem["errors"]] == [pointer]
             assert not Invitation.objects.exists()
 

@@ -67,11 +67,10 @@ def test_invalid_value_is_refused(new_api_client: NewApiClient, alice: User, tea
         ("slug", "Nova"),
         ("max_keys", 1000),
     ]
+    program = new_api_client(alice)
     for field, value in cases:
         with own_case(field, value):
-            problem = assert_problem(
-                new_api_client(alice).patch(PATH, {field: value}), 422, "invalid"
-            )
+            problem = assert_problem(program.patch(PATH, {field: value}), 422, "invalid")
             assert problem["errors"][0]["pointer"] == f"/{field}"
             assert (team.name, team.slug) == Team.objects.values_list("name", "slug").get()
 

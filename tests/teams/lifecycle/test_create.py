@@ -74,10 +74,11 @@ def test_slugs_that_no_team_gets(sign_in: SignIn, alice: User) -> None:
         ("gone", "Another team has or had this slug."),
         ("x" * 65, "at most 64"),
     ]
+    client = sign_in(alice)
     for slug, error in cases:
         with own_case(slug, error):
             UsedSlug.objects.create(slug="gone")
-            response = sign_in(alice).post(CREATE, {"name": "Nova", "slug": slug})
+            response = client.post(CREATE, {"name": "Nova", "slug": slug})
             assert response.status_code == 422
             assert error in str(response.context["form"].errors["slug"])
             assert Team.objects.count() == 1

@@ -244,12 +244,13 @@ def test_slugs_that_it_does_not_get(
         ("taken", "A model can"),
         ("wide", "would match more"),
     ]
+    client = sign_in(alice)
     for slug, error in cases:
         with own_case(slug, error):
             UsedSlug.objects.create(slug="gone")
             ServedModel.objects.create(name="taken/test")
             issue(alice, "eager", permissions=Permissions(models=("wi*",)))
-            response = sign_in(alice).post(SLUG, {"slug": slug})
+            response = client.post(SLUG, {"slug": slug})
             assert response.status_code == 422
             assert error in str(response.context["form"].errors["slug"])
             team.refresh_from_db()

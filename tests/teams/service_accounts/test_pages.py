@@ -67,9 +67,10 @@ def test_mistakes_are_shown_at_their_field(sign_in: SignIn, ada: User, account: 
         ("nightly", "nobody", "contact", "valid email address"),
         ("ci", "ops@example.com", "name", "Another user has this name already."),
     ]
+    client = sign_in(ada)
     for name, contact, field, error in cases:
         with own_case(name, contact, field, error):
-            response = sign_in(ada).post(f"{ACCOUNTS}create/", {"name": name, "contact": contact})
+            response = client.post(f"{ACCOUNTS}create/", {"name": name, "contact": contact})
             assert response.status_code == 422
             assert error in str(response.context["form"].errors[field])
             assert User.objects.filter(service_team__isnull=False).count() == 1
@@ -122,10 +123,10 @@ def test_one_that_owns_keys_is_not_deleted(
 def test_people_and_accounts_of_other_teams_are_not_found(
     sign_in: SignIn, ada: User, bob: User, other_team: Team
 ) -> None:
+    client = sign_in(ada)
     for page in ("change", "delete"):
         with own_case(page):
             elsewhere = changes.create(other_team, "ci", "ci@example.com", actor=None)
-            client = sign_in(ada)
             for user in (elsewhere, bob):
                 address = f"{ACCOUNTS}{user.pk}/{page}/"
                 assert client.get(address).status_code == 404

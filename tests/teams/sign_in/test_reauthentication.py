@@ -10,7 +10,7 @@ from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import Upstream
 from keyportal.teams.models import Membership, Role, Team, User
 from tests.conftest import PASSWORD
-from tests.support.cases import own_case
+from tests.support.cases import case, own_case
 from tests.support.forms import form_data
 
 pytestmark = pytest.mark.any_database
@@ -143,37 +143,31 @@ def test_who_has_no_password_signs_in_again(client: Client, alice: User) -> None
     assert client.get(CREATE)["Location"].startswith("/accounts/login/")
 
 
-def test_operators_confirm_too(client: Client, alice: User, bob: User, team: Team) -> None:
-    for page in (
-        "/admin/auth/group/add/",
-        "/admin/catalog/upstream/add/",
-        "/admin/catalog/upstream/{upstream}/change/",
-        "/admin/catalog/upstream/{upstream}/delete/",
-        "/admin/teams/membership/{membership}/change/",
-        "/admin/teams/team/{team}/change/",
-        "/admin/teams/team/{team}/delete/",
-        "/admin/teams/user/{user}/change/",
-        "/admin/teams/user/{user}/password/",
-    ):
-        with own_case(page):
-            operator = User.objects.create_superuser("olga", password=PASSWORD)
-            upstream = Upstream.objects.create(name="vllm", base_url="http://127.0.0.1:9/v1")
-            membership = Membership.objects.get(user=bob)
-            ids = {
-                "upstream": upstream.pk,
-                "membership": membership.pk,
-                "team": team.pk,
-                "user": bob.pk,
-            }
-            path = page.format(**ids)
-            client.force_login(operator)
-            assert client.get(path).status_code == 200
-            age(client)
+def test_operators_confirm_too(client: Client, bob: User, team: Team) -> None:
+    client.force_login(User.objects.create_superuser("olga", password=PASSWORD))
+    upstream = Upstream.objects.create(name="vllm", base_url="http://127.0.0.1:9/v1")
+    membership = Membership.objects.get(user=bob)
+    pages = (
+        "auth/group/add",
+        "catalog/upstream/add",
+        f"catalog/upstream/{upstream.pk}/change",
+        f"catalog/upstream/{upstream.pk}/delete",
+        f"teams/membership/{membership.pk}/change",
+        f"teams/team/{team.pk}/change",
+        f"teams/team/{team.pk}/delete",
+        f"teams/user/{bob.pk}/change",
+        f"teams/user/{bob.pk}/password",
+    )
+    paths = [f"/admin/{page}/" for page in pages]
+    age(client)
+    for path in paths:
+        with case(path):
             for answer in (client.get(path), client.post(path, {"post": "yes"})):
-                assert (
-                    answer["Location"] == f"/accounts/reauthenticate/?next={quote(path, safe='')}"
-                )
-            assert confirm(client, answer["Location"]) == path
+                asking = f"/accounts/reauthenticate/?next={quote(path, safe='')}"
+                assert answer["Location"] == asking
+    assert confirm(client, asking) == paths[-1]
+    for path in paths:
+        with case(path):
             assert client.get(path).status_code == 200
 
 
