@@ -160,14 +160,6 @@ def test_key_limit_is_shown_in_the_dialog_and_enforced(
     assert ApiKey.objects.count() == 1
 
 
-def test_viewer_is_refused_with_the_reason(sign_in: SignIn, vera: User) -> None:
-    client = sign_in(vera)
-    for response in (client.get(CREATE), client.post(CREATE, {"name": "mine"})):
-        assert response.status_code == 403
-        assert "This needs the role Member" in response.content.decode()
-    assert not ApiKey.objects.exists()
-
-
 def test_refusal_is_logged_in_one_line_with_its_reason(
     sign_in: SignIn, vera: User, caplog: pytest.LogCaptureFixture
 ) -> None:

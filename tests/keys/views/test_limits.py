@@ -205,15 +205,6 @@ def test_member_cannot_set_limits_of_keys_of_others(
         assert "belongs to someone else" in response.content.decode()
 
 
-def test_viewer_is_refused_with_the_reason(
-    sign_in: SignIn, alice: User, vera: User, issue: Issue
-) -> None:
-    key, _ = issue(alice)
-    response = sign_in(vera).get(address(key))
-    assert response.status_code == 403
-    assert "This needs the role Member" in response.content.decode()
-
-
 def test_deleted_key_shows_a_message(sign_in: SignIn, bob: User, issue: Issue) -> None:
     key, _ = issue(bob)
     gone = address(key)
