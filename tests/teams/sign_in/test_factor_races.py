@@ -12,7 +12,7 @@ from keyportal.teams.models import User
 from tests.support.concurrency import run_concurrently
 from tests.support.forms import form_data
 from tests.support.totp import code
-from tests.teams.sign_in.test_factors import CODE, enter_password, set_up
+from tests.teams.sign_in.test_factors import CODE, add_on_the_page, enter_password
 
 CROWD = 4  # Five wrong codes would be too many.
 
@@ -22,7 +22,7 @@ def test_one_code_signs_one_browser_in(
     transactional_db: None, kind: str, alice: User, settings: Settings
 ) -> None:
     cache.clear()  # It has the counts of wrong codes, and is not emptied after a test.
-    secret, recovery_codes = set_up(Client(), alice)
+    secret, recovery_codes = add_on_the_page(Client(), alice)
     browsers = [enter_password("alice") for _ in range(CROWD)]
     forms = [form_data(browser.get(CODE)) for browser in browsers]
     before = AuditEvent.objects.filter(action=Action.SIGNED_IN).count()

@@ -1,6 +1,8 @@
 """Second factors: authenticator apps and recovery codes, from set-up to reset."""
 
+import base64
 import re
+import secrets
 from typing import Any
 
 import pytest
@@ -11,6 +13,7 @@ from django.test import Client
 from pytest_django import Settings
 
 from keyportal.audit.models import Action, AuditEvent
+from keyportal.database.encryption import encrypt
 from keyportal.teams.models import User
 from keyportal.teams.sign_in import factors
 from tests.conftest import PASSWORD
@@ -33,7 +36,18 @@ def former_period_counts(settings: Settings) -> None:
 
 
 def set_up(client: Client, user: User) -> tuple[str, list[str]]:
-    """Add an app on the pages; its secret and the recovery codes."""
+    """Store an app for a user who is signed in; its secret and the recovery codes."""
+    secret, codes = base64.b32encode(secrets.token_bytes(20)).decode(), ["12345678", "87654321"]
+    for kind, data in (
+        (Authenticator.Type.TOTP, {"secret": encrypt(secret)}),
+        (Authenticator.Type.RECOVERY_CODES, {"migrated_codes": [*map(encrypt, codes)]}),
+    ):
+        Authenticator.objects.create(user=user, type=kind, data=data)
+    client.force_login(user)
+    return secret, codes
+
+
+def add_on_the_page(client: Client, user: User) -> tuple[str, list[str]]:
     client.force_login(user)
     page = client.get(ADD)
     secret = re.search(r'id="secret"[^>]*>(\w+)<', page.content.decode())[1]  # type: ignore[index]
@@ -60,7 +74,7 @@ def is_signed_in(client: Client) -> bool:
 
 
 def test_the_password_is_not_enough(client: Client, alice: User) -> None:
-    secret, _ = set_up(client, alice)
+    secret, _ = add_on_the_page(client, alice)
     stranger = enter_password("alice")
     assert not is_signed_in(stranger)
     assert "is wrong" in enter_code(stranger, "wrong0").content.decode()
@@ -88,7 +102,7 @@ def test_a_code_of_the_period_before_is_refused(
 
 
 def test_a_recovery_code_works_once_and_is_shown_once(client: Client, alice: User) -> None:
-    _, codes = set_up(client, alice)
+    _, codes = add_on_the_page(client, alice)
     page = client.get("/profile/sign-in/recovery-codes/").content.decode()
     assert not any(text in page for text in codes)
     assert enter_code(enter_password("alice"), codes[0]).status_code == 302
@@ -106,7 +120,7 @@ def test_new_recovery_codes_replace_those_from_before(client: Client, alice: Use
 
 
 def test_secrets_are_encrypted_in_the_database(client: Client, alice: User) -> None:
-    secret, _ = set_up(client, alice)
+    secret, _ = add_on_the_page(client, alice)
     rows = str(list(Authenticator.objects.values_list("data", flat=True)))
     assert secret not in rows
     assert rows.count("gAAAA") == 2  # Fernet, of the app and of the recovery codes.
@@ -170,7 +184,7 @@ def test_the_second_factor_is_asked_after_a_password_reset(client: Client, alice
 
 
 def test_removing_the_app_asks_again_and_tells_by_mail(client: Client, alice: User) -> None:
-    set_up(client, alice)
+    add_on_the_page(client, alice)
     session = client.session
     session["began_at"] -= 3600
     session.save()
