@@ -189,6 +189,23 @@ def test_a_long_search_stops_and_continues_on_the_next_page(
     assert call_ids(second) + call_ids(third) == wanted[1:]
 
 
+def test_a_search_that_stops_within_a_moment_finds_each_call_once_in_both_directions(
+    sign_in: SignIn, vera: User, call: Callable[..., Call], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(call_log, "MAX_CALLS_SEARCHED", 10)
+    for number in range(25):
+        call(ago=number // 3, status=500)
+    newest_first = [row.pk for row in Call.objects.order_by("-started_at", "-pk")]
+    client = sign_in(vera)
+    first = client.get(CALLS, {"status": "5"})
+    second = follow(client, first, "older")
+    third = follow(client, second, "older")
+    assert call_ids(first) + call_ids(second) + call_ids(third) == newest_first
+    second = follow(client, third, "newer")
+    first = follow(client, second, "newer")
+    assert call_ids(first) + call_ids(second) + call_ids(third) == newest_first
+
+
 @pytest.mark.any_database
 def test_deleted_keys_keep_their_name(
     sign_in: SignIn, bob: User, issue: Issue, call: Callable[..., Call]

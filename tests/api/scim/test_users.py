@@ -78,7 +78,6 @@ def test_person_is_found(directory: Directory, dora: User, bob: User) -> None:
             assert found["Resources"][0]["id"] == str(dora.pk)
 
 
-@pytest.mark.any_database
 def test_nobody_is_found(directory: Directory, bob: User) -> None:
     for text in ('userName eq "nobody"', 'id eq "x"', 'userName eq "\\u0000"', 'externalId eq ""'):
         with own_case(text):
