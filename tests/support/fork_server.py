@@ -23,18 +23,29 @@ from types import CodeType
 from typing import ClassVar
 
 MODULES = """
-asyncio cryptography.fernet cryptography.x509 django.core.checks django.core.handlers.asgi
-django.core.management django.core.serializers.json django.db.backends.sqlite3.base
-django.db.migrations.executor django.db.models django.forms django.http django.template.defaulttags
-django.urls django.views.generic environ fido2.server gunicorn.app.wsgiapp httptools jwt msgspec
-psycopg psycopg_pool python_multipart qrcode requests uvicorn_worker uvloop
+allauth.account.app_settings allauth.account.checks allauth.account.signals
+allauth.core.internal.adapter allauth.core.ratelimit allauth.mfa.app_settings allauth.mfa.checks
+allauth.socialaccount.app_settings allauth.socialaccount.checks allauth.socialaccount.internal
+allauth.socialaccount.providers.oauth2.utils allauth.socialaccount.signals asyncio
+cryptography.fernet cryptography.x509 csp.apps csp.middleware django.contrib.admin.apps
+django.contrib.auth.apps django.contrib.auth.hashers django.contrib.auth.password_validation
+django.contrib.auth.tokens django.contrib.auth.validators django.contrib.contenttypes.apps
+django.contrib.humanize.apps django.contrib.messages.apps django.contrib.messages.middleware
+django.contrib.sessions.backends.db django.contrib.sessions.middleware
+django.contrib.sites.shortcuts django.contrib.staticfiles.apps django.core.checks
+django.core.handlers.asgi django.core.mail.backends.base django.core.management
+django.core.serializers.json django.db.backends.postgresql.base django.db.backends.sqlite3.base
+django.db.migrations.executor django.db.models django.forms django.http
+django.middleware.clickjacking django.middleware.common django.middleware.security
+django.template.defaulttags django.urls django.utils.translation.trans_null
+django.views.decorators.http django.views.defaults django.views.generic django_htmx.middleware
+environ fido2.server gunicorn.app.wsgiapp gunicorn.glogging httptools jwt msgspec psycopg
+psycopg_pool python_multipart qrcode requests uvicorn_worker uvloop whitenoise.middleware
 """
-# Of these only the code is read: they need settings, or are of one checkout.
+# Of these only the code is read: they have modules that need settings, or are of one checkout.
 READ = """
-allauth.account allauth.core allauth.mfa allauth.socialaccount csp django.contrib.admin
-django.contrib.auth django.contrib.contenttypes django.contrib.humanize django.contrib.messages
-django.contrib.sessions django.contrib.staticfiles django.middleware django.views keyportal
-whitenoise
+allauth.account allauth.core allauth.mfa allauth.socialaccount django.contrib.admin
+django.contrib.auth django.contrib.contenttypes keyportal
 """
 UNREAD = {"management", "migrations", "providers", "__pycache__"}
 MAX_DESCRIPTOR = 1_000
