@@ -106,7 +106,7 @@ class World:
         other work.
         """
         keys = {name: self.keys[name] for name in names}
-        return Load(ports, keys, MODEL, pause=0.03 if self.is_short else 0)
+        return Load(ports, keys, MODEL, pause=0.06 if self.is_short else 0)
 
     def sql(self, statement: str, *parameters: object) -> list[tuple[Any, ...]]:
         with psycopg.connect(self.url, autocommit=True) as session:
