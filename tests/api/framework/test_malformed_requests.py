@@ -177,6 +177,7 @@ REQUESTS: SearchStrategy[SampleRequest] = builds(
 )
 
 
+@pytest.mark.postgresql  # It refuses texts that SQLite stores.
 def test_every_response_is_in_the_document(
     healthy_server: Server, new_api_client: NewApiClient, ada: User, issue: Issue
 ) -> None:
