@@ -112,6 +112,8 @@ def test_pages_fit_and_axe_finds_nothing(
         invited_by=alice,
         note="Hi " * 90,
     )
+    User.objects.filter(pk=alice.pk).update(username="v" * 120)
+    Team.objects.filter(pk=team.pk).update(name="W" * 100)
     page = looked_at(alice)
     assert_page_fits_and_axe_finds_nothing(page, MEMBERS)
     for size in SIZES:

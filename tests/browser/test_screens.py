@@ -41,7 +41,6 @@ PAGES = [
     f"{TEAM}/usage/?range=custom&by=model",
     f"{TEAM}/calls/",
     f"{TEAM}/running/",
-    f"{TEAM}/members/",
     f"{TEAM}/members/invite/",
     f"{TEAM}/members/leave/",
     f"{TEAM}/service-accounts/",
@@ -293,10 +292,10 @@ def test_pages_of_a_team_fit_and_axe_finds_nothing(
     model: ServedModel,
     history: None,
 ) -> None:
-    """With the longest names of a key, a person and a team."""
+    """With the longest names of a key, a person and a team. The members have their own test."""
     User.objects.filter(pk=alice.pk).update(username="v" * 120)
-    key, _ = issue(alice, LONGEST, limits=Limits(requests_per_day=2))
-    Team.objects.filter(pk=key.team_id).update(name="W" * 100, limits=Limits(tokens_per_day=5))
+    key, _ = issue(alice, LONGEST)
+    Team.objects.filter(pk=key.team_id).update(name="W" * 100)
     Membership.objects.create(team=other_team, user=alice, role=Role.VIEWER)
     be_strict(key.team)
     page = looked_at(alice)
@@ -304,9 +303,6 @@ def test_pages_of_a_team_fit_and_axe_finds_nothing(
         KEYS,
         *PAGES,
         "/teams/u-0000000000cc/keys/",  # As a viewer.
-        f"{KEYS}{key.public_id}/delete/",
-        f"{KEYS}{key.public_id}/limits/",
-        f"{KEYS}bulk/delete/?keys={key.public_id}",
         f"{KEYS}bulk/disable/?keys={key.public_id}",
         RECEIPT,
     ):
@@ -337,6 +333,7 @@ def test_the_pages_of_a_call_and_of_a_program_that_asks_fit_and_axe_finds_nothin
 def test_pages_of_a_key_fit_and_axe_finds_nothing(
     looked_at: Open, alice: User, ada: User, model: ServedModel, full_key: ApiKey
 ) -> None:
+    Team.objects.filter(pk=full_key.team_id).update(limits=Limits(tokens_per_day=5))
     page = looked_at(alice)
     for path in OF_A_KEY:
         assert_page_fits_and_axe_finds_nothing(page, f"{KEYS}{full_key.public_id}/{path}")
