@@ -75,15 +75,21 @@ class _Connection(HTTPConnection):
         self.is_interrupted = False
 
     def connect(self) -> None:
-        self.sock = self._opened = _open(
-            self.host, _resolve(self.host, self.port, self._is_forbidden)
-        )
+        opened = _open(self.host, _resolve(self.host, self.port, self._is_forbidden))
+        self._use(opened)
         if self._context:
             wrapped = self._context.wrap_socket(
-                self.sock, server_hostname=self.host, do_handshake_on_connect=False
+                opened, server_hostname=self.host, do_handshake_on_connect=False
             )
-            self.sock = self._opened = wrapped
+            self._use(wrapped)
             wrapped.do_handshake()
+
+    def _use(self, opened: socket.socket) -> None:
+        """Attack: a name server that answers after the time-out, so `interrupt` found nothing to
+        end; then an answer without an end."""
+        self.sock = self._opened = opened
+        if self.is_interrupted:
+            raise TimeoutError
 
     def interrupt(self) -> None:
         """End what reads from the server, from another thread.

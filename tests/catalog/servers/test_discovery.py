@@ -4,6 +4,7 @@ import json
 import shlex
 import socket
 import ssl
+import time
 from collections.abc import Callable
 from contextlib import suppress
 from pathlib import Path
@@ -333,8 +334,25 @@ def test_answer_without_an_end_times_out(
     start: bytes, repeated: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """Attack: it is never silent, so no time-out of a socket ends it."""
-    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.1)
+    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.3)
+    assert_endless_answer_times_out(start, repeated)
 
+
+@pytest.mark.any_database
+def test_answer_of_a_name_that_resolves_late_times_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Attack: when the time is over, there is no connection yet."""
+    monkeypatch.setattr(fetch, "TIMEOUT_SECONDS", 0.3)
+    resolve = socket.getaddrinfo
+
+    def resolve_late(*args: Any, **options: Any) -> Any:
+        time.sleep(0.5)
+        return resolve(*args, **options)
+
+    monkeypatch.setattr(socket, "getaddrinfo", resolve_late)
+    assert_endless_answer_times_out(b"", b"HTTP/1.1 100 Continue\r\n\r\n")
+
+
+def assert_endless_answer_times_out(start: bytes, repeated: bytes) -> None:
     def serve(listener: socket.socket) -> None:
         connection, _ = listener.accept()
         with connection, suppress(OSError):
@@ -346,7 +364,7 @@ def test_answer_without_an_end_times_out(
         thread = Thread(target=serve, args=[listener])
         thread.start()
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
-        with pytest.raises(CommandError, match=r"took over 0\.1 seconds"):
+        with pytest.raises(CommandError, match=r"took over 0\.3 seconds|timed out"):
             run("add_upstream", "vllm", url, "--discover")
         thread.join()
 
