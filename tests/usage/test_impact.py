@@ -92,6 +92,18 @@ def test_only_the_latest_calls_of_the_team_are_searched(
     assert result.is_cut
 
 
+def test_no_more_than_a_day_is_searched(
+    team: Team, call: CallOnce, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "MAX_CALLS_SEARCHED", 3)
+    call(address="192.0.2.7")
+    for days in (2, 3, 4):
+        call(minutes=days * 24 * 60, address="192.0.2.8")
+    result = impact(team, [KEY])
+    assert result.addresses == TopValues(["192.0.2.7"], 0)
+    assert not result.is_cut
+
+
 def test_four_queries_for_any_number_of_calls(
     team: Team,
     used: Used,
