@@ -366,7 +366,7 @@ def allowed_methods(name: str) -> set[str]:
 def test_wrong_methods_are_refused(client: Client, alice: User, visit: Visit) -> None:
     client.force_login(alice)
     for name, template in TEAM_URLS:
-        for method in {*METHODS, "patch", "delete"} - allowed_methods(name):
+        for method in {*METHODS, "patch", "delete", "options"} - allowed_methods(name):
             assert visit(method, template).status_code == 405, (name, method)
 
 
