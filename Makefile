@@ -119,7 +119,9 @@ $(SERVING): requirements.txt $(ENVIRONMENT)
 	@$(INSTALL) -r $<
 	@touch $@
 
-$(DEVELOPING): requirements-dev.txt $(SERVING)
-	@echo "Installing what $< lists into .venv/ ..."
-	@$(INSTALL) -r requirements.txt -r $<
-	@touch $@
+# One run of pip for both, because it takes long to read its index. Without bytecode of all modules:
+# most are never imported.
+$(DEVELOPING): requirements-dev.txt requirements.txt $(ENVIRONMENT)
+	@echo "Installing what requirements.txt and $< list into .venv/ ..."
+	@$(INSTALL) --no-compile -r requirements.txt -r $<
+	@touch $(SERVING) $@

@@ -27,6 +27,7 @@ case "$*" in
 esac"""
 FAKE_PIP = "! grep unhashed requirements.txt >&2"
 INSTALLING = "Installing what {} lists into .venv/ ...\n".format
+INSTALLING_BOTH = "Installing what requirements.txt and requirements-dev.txt list into .venv/ ...\n"
 
 
 class Checkout:
@@ -142,8 +143,13 @@ def test_environment_is_created_once_and_again_when_a_lock_changes(checkout: Che
     assert mark.exists()
 
     (checkout.folder / ".venv/bin/ruff").symlink_to("/bin/true")
-    assert INSTALLING("requirements-dev.txt") in checkout.make("format").stdout
+    assert INSTALLING_BOTH in checkout.make("format").stdout
     assert "Installing" not in checkout.make("format").stdout
+    assert checkout.run() == ""
+
+    shutil.rmtree(checkout.folder / ".venv")
+    # Fails, because there is no ruff in it. What was installed is not installed again.
+    assert checkout.make("format").stdout.startswith(INSTALLING_BOTH)
     assert checkout.run() == ""
 
 
