@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 else:
     openai = LazyModule("openai")
 
-pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
+pytestmark = pytest.mark.gateway
 Issue = Callable[..., tuple[ApiKey, str]]
 Serve = Callable[..., str]
 
@@ -33,6 +33,7 @@ def chat(ai: openai.OpenAI, model: str) -> object:
     return ai.chat.completions.create(model=model, messages=[{"role": "user", "content": "Hi"}])
 
 
+@pytest.mark.any_database
 def test_official_client_chats(live: Server, alice: User, issue: Issue, model: ServedModel) -> None:
     _, key = issue(alice)
     with client(live, key) as ai:
@@ -46,6 +47,7 @@ def test_official_client_chats(live: Server, alice: User, issue: Issue, model: S
     assert answer.usage.completion_tokens == len(words)
 
 
+@pytest.mark.any_database
 def test_official_client_streams_a_chat(
     live: Server, alice: User, issue: Issue, model: ServedModel
 ) -> None:
@@ -65,6 +67,7 @@ def test_official_client_streams_a_chat(
     assert chunks[-1].usage.completion_tokens == len("".join(words).split())
 
 
+@pytest.mark.any_database
 def test_official_client_completes(
     live: Server, alice: User, issue: Issue, model: ServedModel
 ) -> None:
@@ -76,6 +79,7 @@ def test_official_client_completes(
     assert "not a language model" in "".join(piece.choices[0].text for piece in pieces)
 
 
+@pytest.mark.any_database
 def test_official_client_embeds(
     live: Server, alice: User, issue: Issue, model: ServedModel
 ) -> None:
@@ -89,6 +93,7 @@ def test_official_client_embeds(
     assert packed.data[0].embedding != packed.data[1].embedding
 
 
+@pytest.mark.any_database
 def test_official_client_lists_and_retrieves_models(
     live: Server, alice: User, issue: Issue, model: ServedModel, other_team: Team
 ) -> None:
@@ -111,6 +116,7 @@ def test_official_client_lists_and_retrieves_models(
             ai.models.retrieve(model.name)
 
 
+@pytest.mark.any_database
 def test_official_client_raises_its_exceptions(
     live: Server, alice: User, issue: Issue, model: ServedModel, serve_model: Serve
 ) -> None:
@@ -138,6 +144,7 @@ def test_official_client_raises_its_exceptions(
         ai.chat.completions.create(model=model.name, messages=[{"role": 1}])  # type: ignore[typeddict-item]  # on purpose
 
 
+@pytest.mark.any_database
 def test_timeout_of_the_client(live: Server, alice: User, issue: Issue, serve_model: Serve) -> None:
     _, key = issue(alice)
     silent = serve_model("stall")

@@ -23,8 +23,6 @@ from keyportal.teams.models import User
 from tests.support.metrics import Scrape, scrape, value
 from tests.support.server import Server, SharedServer, free_port, wait_until
 
-pytestmark = pytest.mark.any_database
-
 Issue = Callable[..., tuple[ApiKey, str]]
 ALERTS = Path(settings.BASE_DIR) / "deploy/prometheus/alerts.yaml"
 DASHBOARD = Path(settings.BASE_DIR) / "deploy/grafana/keyportal.json"
@@ -87,6 +85,7 @@ def test_a_call_is_counted_by_endpoint_model_and_status(
 
 
 @pytest.mark.gateway
+@pytest.mark.any_database
 def test_what_callers_make_up_is_in_no_label(
     live: Server, key: str, serve_model: Callable[..., str]
 ) -> None:
@@ -109,6 +108,7 @@ def test_what_callers_make_up_is_in_no_label(
 
 
 @pytest.mark.gateway
+@pytest.mark.any_database
 def test_mails_that_wait(live: Server) -> None:
     mail = QueuedMail.objects.create(
         to="a@example.com", from_email="b@example.com", subject="", body="", headers={}, tries=2
@@ -118,6 +118,7 @@ def test_mails_that_wait(live: Server) -> None:
 
 
 @pytest.mark.gateway
+@pytest.mark.any_database
 def test_pages_and_unreadable_requests_are_counted(live: Server) -> None:
     pages = {"area": "portal", "status": "2xx"}
 
@@ -141,12 +142,14 @@ def test_pages_and_unreadable_requests_are_counted(live: Server) -> None:
     wait_until(lambda: all(map(operator.ge, counted(), wanted)))
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_the_public_port_has_no_metrics(live: Server) -> None:
     assert live.request("GET", "/metrics").status in {302, 404}
     assert b"keyportal_" not in live.request("GET", "/metrics").body
 
 
+@pytest.mark.any_database
 @pytest.mark.gateway
 def test_killed_and_replaced_workers_lose_no_counts(
     own_server: Callable[..., Server], key: str, public_model: str
@@ -270,6 +273,7 @@ def test_prometheus_understands_all_queries(tmp_path: Path) -> None:
 
 
 @pytest.mark.gateway
+@pytest.mark.any_database
 def test_an_alert_fires_for_a_dead_model_server(
     live: Server, key: str, dead_model: str, public_model: str, tmp_path: Path
 ) -> None:
@@ -308,6 +312,7 @@ def _rule_test(
     }
 
 
+@pytest.mark.any_database
 def test_alerts_fire_for_failing_and_for_slow_pages(tmp_path: Path) -> None:
     """A request every 6 seconds: pages take 3 seconds, and a tenth of the management API's fail."""
     count, bucket = (

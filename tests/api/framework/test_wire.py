@@ -10,7 +10,7 @@ from keyportal.teams.models import Team, User
 from tests.support.api_client import NewApiClient
 from tests.support.server import Server
 
-pytestmark = [pytest.mark.gateway, pytest.mark.any_database]
+pytestmark = pytest.mark.gateway
 KEYS = "/api/v1/keys"
 
 
@@ -47,6 +47,7 @@ def test_each_kind_of_key_opens_only_its_own_api(
         assert page.status == 302
 
 
+@pytest.mark.any_database
 def test_session_does_not_open_the_apis(live: Server, ada: User, client: Client) -> None:
     client.force_login(ada)
     cookies = "; ".join(f"{name}={one.value}" for name, one in client.cookies.items())
@@ -54,6 +55,7 @@ def test_session_does_not_open_the_apis(live: Server, ada: User, client: Client)
         assert live.request("GET", path, headers={"Cookie": cookies}).status == 401
 
 
+@pytest.mark.any_database
 def test_too_large_body_is_refused_before_it_takes_a_thread(
     live: Server, new_api_client: NewApiClient, ada: User
 ) -> None:
@@ -67,6 +69,7 @@ def test_too_large_body_is_refused_before_it_takes_a_thread(
     assert live.request("GET", KEYS, key=token).status == 200
 
 
+@pytest.mark.any_database
 def test_body_without_a_length_is_refused(
     live: Server, new_api_client: NewApiClient, ada: User
 ) -> None:
