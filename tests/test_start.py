@@ -8,6 +8,7 @@ import stat
 import subprocess
 import urllib.parse
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import psycopg
@@ -176,18 +177,13 @@ WAITING = "SELECT FROM pg_locks WHERE locktype = 'advisory' AND objid = %s AND N
 def test_a_start_waits_for_one_of_another_host_with_its_database(
     place: Installation, database: psycopg.Connection
 ) -> None:
-    with database.transaction():
-        database.execute("SELECT pg_advisory_xact_lock(%s)", [START_LOCK])
-        process = place.serving("--demo")
-        try:
+    with ExitStack() as stack:
+        with database.transaction():
+            database.execute("SELECT pg_advisory_xact_lock(%s)", [START_LOCK])
+            process = stack.enter_context(place.serving("--demo"))
             wait_until(lambda: database.execute(WAITING, [START_LOCK]).rowcount, 250)
             tables = "SELECT FROM pg_tables WHERE schemaname = 'public'"
             assert database.execute(tables).rowcount == 0
-        except BaseException:
-            process.kill()
-            process.communicate()
-            raise
-    with process:
         place.wait_until_it_answers(process)
         process.terminate()
         output = process.communicate(timeout=120)[0]

@@ -63,15 +63,22 @@ class Installation:
         with closing(sqlite3.connect(self.data / "keyportal.sqlite3")) as database, database:
             return database.execute(statement).fetchall()
 
-    def serving(self, *arguments: str, **environment: str) -> subprocess.Popen[str]:
-        return subprocess.Popen(
+    @contextmanager
+    def serving(self, *arguments: str, **environment: str) -> Iterator[subprocess.Popen[str]]:
+        """The test ends it, to read what it printed; after a failure it is killed."""
+        with subprocess.Popen(
             [sys.executable, "-m", "keyportal.serve", *arguments],
             cwd=ROOT,
             env=self.environment | environment,
             stdout=subprocess.PIPE,
             stderr=subprocess.PIPE,
             text=True,
-        )
+        ) as process:
+            try:
+                yield process
+            except BaseException:
+                process.kill()
+                raise
 
     @contextmanager
     def serving_again(self) -> Iterator[None]:
