@@ -83,10 +83,12 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
     """On PostgreSQL, run only the tests whose outcome can depend on the database. What is about one
     of the two databases runs on that one only.
 
-    Tests of the shared server run first, and of these the browser tests, because the first test
-    that does not use the server stops it (`pytest_runtest_setup`). Then the long tests, so that no
-    process still runs one of them when the others have nothing left to do. The longest one is the
-    first of all.
+    Tests of the shared server run one after the other, and of these the browser tests first,
+    because the first test that does not use the server stops it (`pytest_runtest_setup`). The
+    other long tests wait most of their time. On SQLite they come before, and on PostgreSQL after
+    the tests of the shared server, so that one run uses the processor while the other waits. The
+    short tests come last, so that no process still runs a long one when the others have nothing
+    left to do. The longest one is the first of all.
     """
     config.hook.pytest_deselected(items=[item for item in items if not _belongs_here(item)])
     items[:] = filter(_belongs_here, items)
@@ -95,9 +97,11 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 def _place(item: pytest.Item) -> tuple[bool, ...]:
     fixtures = _fixtures(item)
-    is_long = any(map(item.get_closest_marker, ("browser", "gateway", "long")))
     is_longest = item.path.parent.name == "faults"
-    return not is_longest, "live" not in fixtures, "chromium" not in fixtures, not is_long
+    is_shared = "live" in fixtures
+    is_short = not (is_shared or any(map(item.get_closest_marker, ("browser", "gateway", "long"))))
+    is_late = is_shared != settings.IS_POSTGRESQL
+    return not is_longest, is_short, is_late, is_shared and "chromium" not in fixtures
 
 
 def _fixtures(item: pytest.Item) -> set[str]:
