@@ -13,9 +13,9 @@ import tempfile
 # Each process gets the next test when it has nearly none left. With more at a time, one of them
 # still had a hundred seconds of long tests when the others had nothing left to do.
 PYTEST = [sys.executable, "-m", "pytest", "--maxschedchunk", "1"]
-# SQLite's run has two thirds of the tests, and all that need a browser.
+# SQLite's run has nine tenths of the tests, and all that need a browser.
 SQLITE = [*PYTEST, "-n", "3"]
-POSTGRESQL = [sys.executable, "-m", "tests.postgresql", *PYTEST, "-n", "2"]
+POSTGRESQL = [sys.executable, "-m", "tests.postgresql", *PYTEST, "-n", "1"]
 # Their outcome is the same. The cache, which `pytest --last-failed` reads, is the other run's.
 POSTGRESQL += ["--ignore=tests/browser", "--ignore=tests/test_make.py", "-p", "no:cacheprovider"]
 

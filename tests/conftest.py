@@ -23,12 +23,8 @@ from django.db import OperationalError, connection
 from django.test import Client
 from pytest_django import DjangoDbBlocker, Settings
 
-from keyportal.audit.models import Action, AuditEvent
 from keyportal.catalog.models import BUILT_IN_URL, Route, ServedModel, Upstream
-from keyportal.database.clock import database_now
-from keyportal.keys import keystring
-from keyportal.keys.models import ApiKey, Secret
-from keyportal.keys.rules import policy
+from keyportal.keys.models import ApiKey
 from keyportal.teams.models import Membership, Role, Team, User
 from keyportal.teams.sign_in.sessions import ACTIVE_AT, BEGAN_AT, SessionStore
 from tests.support import fake_upstream
@@ -233,34 +229,11 @@ def sign_in(client: Client) -> Callable[[User], Client]:
     return sign_in
 
 
-def make_key(team: Team, owner: User, name: str) -> tuple[ApiKey, str]:
-    team = Team.objects.get(pk=team.pk)  # The test may have changed it.
-    key_string = keystring.generate()
-    key = ApiKey(team=team, owner=owner, name=name, public_id=key_string.public_id)
-    key.created_at, key.limits = database_now(), team.key_limits
-    key.permissions = policy.widest_permissions(team.policy)
-    key.save(force_insert=True)
-    Secret.objects.create(
-        key=key,
-        prefix=key_string.prefix,
-        digest=keystring.digest(key_string.text.encode()),
-        last4=key_string.last4,
-    )
-    AuditEvent.objects.record(Action.KEY_CREATED, key=key, team=team)
-    return key, key_string.text
-
-
 @pytest.fixture
 def issue(team: Team) -> Callable[..., tuple[ApiKey, str]]:
-    """Issue a key; return it and its key string.
-
-    A plain key comes with its event, but without the checks and locks of `ApiKey.objects.issue`.
-    A test that is about those passes an actor, such as `actor=None`.
-    """
+    """Issue a key; return it and its key string."""
 
     def issue(owner: User, name: str = "test-key", **more: object) -> tuple[ApiKey, str]:
-        if not more:
-            return make_key(team, owner, name)
         more.setdefault("actor", None)
         key, key_string = ApiKey.objects.issue(
             team=more.pop("team", team),  # type: ignore[arg-type]

@@ -39,7 +39,7 @@ def test_admin_creates_a_key_for_it(sign_in: SignIn, ada: User, account: User) -
 
 @pytest.mark.django_db(transaction=True, databases=["default", "admission"])
 def test_key_of_it_is_served(account: User, issue: Issue) -> None:
-    _, key_string = issue(account, actor=None)
+    _, key_string = issue(account)
     assert read_verdict(key_string).owner_id == account.pk
 
 

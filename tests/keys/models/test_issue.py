@@ -29,7 +29,7 @@ def every_value() -> list[str]:
 
 
 def test_issue_stores_the_digest_and_returns_the_key_string(bob: User, issue: Issue) -> None:
-    key, plaintext = issue(bob, actor=None)
+    key, plaintext = issue(bob)
     stored = Secret.objects.get(key=key)
     assert bytes(stored.digest) == keystring.digest(plaintext.encode())
     assert (stored.prefix, stored.last4) == ("sk-kp-", plaintext[-4:])
@@ -59,8 +59,8 @@ def test_creation_is_audited(team: Team, bob: User, issue: Issue) -> None:
 
 def test_key_above_the_limit_is_refused_and_audited(team: Team, bob: User, issue: Issue) -> None:
     Team.objects.filter(pk=team.pk).update(max_keys=2)
-    issue(bob, "one", actor=None)
-    issue(bob, "two", actor=None)
+    issue(bob, "one")
+    issue(bob, "two")
     with pytest.raises(KeyLimitReached, match="2 of 2 API keys"):
         issue(bob, "three", actor=bob, nonce="n1", address="192.0.2.1")
     assert ApiKey.objects.for_team(team).count() == Secret.objects.count() == 2
@@ -73,7 +73,7 @@ def test_key_above_the_limit_is_refused_and_audited(team: Team, bob: User, issue
 def test_limit_of_zero_refuses_the_first_key(team: Team, bob: User, issue: Issue) -> None:
     Team.objects.filter(pk=team.pk).update(max_keys=0)
     with pytest.raises(KeyLimitReached):
-        issue(bob, actor=None)
+        issue(bob)
     assert not ApiKey.objects.exists()
 
 
@@ -81,23 +81,23 @@ def test_key_limit_counts_only_keys_of_the_team(
     team: Team, other_team: Team, bob: User, charlie: User, issue: Issue
 ) -> None:
     Team.objects.update(max_keys=1)
-    issue(bob, actor=None)
+    issue(bob)
     issue(charlie, team=other_team)
     assert ApiKey.objects.count() == 2
 
 
 def test_deleted_key_does_not_count(team: Team, bob: User, issue: Issue) -> None:
     Team.objects.filter(pk=team.pk).update(max_keys=1)
-    key, _ = issue(bob, "one", actor=None)
+    key, _ = issue(bob, "one")
     key.revoke(actor=bob)
-    issue(bob, "one", actor=None)
+    issue(bob, "one")
     assert ApiKey.objects.get().name == "one"
 
 
 def test_key_name_is_unique_in_a_team(
     team: Team, other_team: Team, bob: User, charlie: User, issue: Issue
 ) -> None:
-    issue(bob, "ci", actor=None)
+    issue(bob, "ci")
     with pytest.raises(NameTaken):
         issue(bob, "ci", nonce="n1")
     assert not SpentNonce.objects.exists()
@@ -114,8 +114,8 @@ def test_nonce_can_be_used_once(team: Team, bob: User, issue: Issue) -> None:
 
 
 def test_without_a_form_no_nonce_is_stored(bob: User, issue: Issue) -> None:
-    issue(bob, "one", actor=None)
-    issue(bob, "two", actor=None)
+    issue(bob, "one")
+    issue(bob, "two")
     assert ApiKey.objects.count() == 2
     assert not SpentNonce.objects.exists()
 

@@ -118,7 +118,7 @@ def test_key_without_permissions_gets_what_the_policy_allows(
     team: Team, bob: User, issue: Issue
 ) -> None:
     rule(team, models=("public/*",), endpoints=("read", "embeddings", "chat"))
-    key, _ = issue(bob, actor=None)
+    key, _ = issue(bob)
     assert key.permissions == Permissions(("public/*",), Endpoints.CHAT)
 
 
@@ -147,7 +147,7 @@ def test_no_key_is_created_by_or_for_somebody_who_may_not_own_it(
         with pytest.raises((Outsider, PermissionDenied)):
             issue(person, actor=person)
         with pytest.raises(NotAMember):
-            issue(person, actor=None)  # By a command.
+            issue(person)  # By a command.
     assert not ApiKey.objects.exists()
 
 
@@ -155,21 +155,21 @@ def test_policy_limits_the_keys_of_each_member(
     team: Team, alice: User, bob: User, issue: Issue
 ) -> None:
     rule(team, max_keys_per_member=2)
-    key, _ = issue(bob, "one", actor=None)
-    issue(bob, "two", actor=None)
+    key, _ = issue(bob, "one")
+    issue(bob, "two")
     with pytest.raises(PolicyViolation, match="at most 2 keys"):
-        issue(bob, "three", actor=None)
-    issue(alice, "hers", actor=None)
+        issue(bob, "three")
+    issue(alice, "hers")
     key.revoke(actor=bob)
-    issue(bob, "three", actor=None)
+    issue(bob, "three")
 
 
 def test_hand_over_cannot_exceed_the_keys_of_a_member(
     team: Team, alice: User, bob: User, issue: Issue
 ) -> None:
     rule(team, max_keys_per_member=1)
-    issue(bob, "his", actor=None)
-    key, _ = issue(alice, "hers", actor=None)
+    issue(bob, "his")
+    key, _ = issue(alice, "hers")
     with pytest.raises(PolicyViolation, match="at most 1 keys"):
         hand_over(key, bob, actor=alice)
     key.refresh_from_db()
@@ -228,7 +228,7 @@ def test_compliant_key_cannot_be_changed_to_violate_the_policy(
     team: Team, bob: User, issue: Issue
 ) -> None:
     rule(team, models=("public/*",))
-    key, _ = issue(bob, actor=None)
+    key, _ = issue(bob)
     with pytest.raises(PolicyViolation, match=r"may only call: public/\*"):
         change_key(key, Changes(permissions=Permissions()), actor=bob)
     narrow = Permissions(("public/small",), networks=("10.0.0.0/8",))
